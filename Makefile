@@ -1,0 +1,63 @@
+# Each target sets up what it needs in .venv by itself: with uv when it is there, else with pip.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+EXTRAS := .[instrument,local-lm,plots]
+
+.DEFAULT_GOAL := help
+.PHONY: help demo lab test check fmt build bench faults clean
+
+help:
+	@echo "make demo   the main job, headless: chat, trace, read back, analyse"
+	@echo "make lab    JupyterLab on the notebooks"
+	@echo "make test   everything that CI runs"
+	@echo "make check  ruff, mypy, notebook checks"
+	@echo "make fmt    format the code"
+	@echo "make bench  the benchmarks, as ratios against what a user would use instead"
+	@echo "make faults every fault of server, disk and process, in every variant"
+	@echo "make build  wheel and sdist, and a test of the installed wheel"
+
+$(READY): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "$(PYTHON) is too old: research-kit needs Python 3.11 or later. Use: make PYTHON=python3.12"; exit 1; }
+	@if command -v uv >/dev/null 2>&1; then \
+		test -d $(VENV) || uv venv --quiet --seed --python $(PYTHON) $(VENV); \
+		uv pip install --quiet --python $(BIN)/python --editable '$(EXTRAS)' --group demo --group test; \
+	else \
+		test -d $(VENV) || $(PYTHON) -m venv $(VENV); \
+		$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'; \
+		$(BIN)/python -m pip install --quiet --editable '$(EXTRAS)' --group demo --group test; \
+	fi
+	@touch $(READY)
+
+demo: $(READY)
+	@$(BIN)/python notebooks/run_demo.py
+
+lab: $(READY)
+	@$(BIN)/jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root) $(LAB_OPTIONS) notebooks
+
+test: check
+	@$(BIN)/pytest -n 2 --dist loadgroup
+
+check: $(READY)
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+fmt: $(READY)
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+bench: $(READY)
+	@$(BIN)/python -m benchmarks.run
+
+faults: $(READY)
+	@$(BIN)/pytest -n 2 --dist loadgroup tests/faults -m ""
+
+build: $(READY)
+	@$(BIN)/python -m hatchling build -d dist
+	@$(BIN)/pytest -q tests/test_wheel.py
+
+clean:
+	rm -rf $(VENV) dist .mypy_cache .pytest_cache .ruff_cache

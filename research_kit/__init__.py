@@ -1,0 +1,142 @@
+"""research-kit: observed research sessions in Jupyter.
+
+Every name resolves on first use, so that ``import research_kit`` loads nothing heavy.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from research_kit.agent import resolve_lm
+    from research_kit.chat import Conversation, chat
+    from research_kit.errors import ResearchKitError
+    from research_kit.instrumentation import instrument, uninstrument
+    from research_kit.ipython import load_ipython_extension, unload_ipython_extension
+    from research_kit.regression import run_notebook
+    from research_kit.session import (
+        bind,
+        clear_session,
+        current_session_id,
+        current_user_id,
+        flush,
+        langfuse_manager,
+        new_session,
+        resume,
+        score,
+        set_session,
+        set_user,
+        status,
+        trace_span,
+        unbind,
+    )
+    from research_kit.traces import (
+        ALL_SESSIONS,
+        TraceReader,
+        cells_df,
+        cost_by,
+        generations_df,
+        latency_summary,
+        messages_df,
+        observations_df,
+        plot_latency,
+        plot_timeline,
+        plot_tokens,
+        scores_df,
+        sessions_df,
+        traces_df,
+        wait_for,
+    )
+
+_HOMES = {
+    "ALL_SESSIONS": "traces",
+    "Conversation": "chat",
+    "ResearchKitError": "errors",
+    "TraceReader": "traces",
+    "bind": "session",
+    "cells_df": "traces",
+    "chat": "chat",
+    "clear_session": "session",
+    "cost_by": "traces",
+    "current_session_id": "session",
+    "current_user_id": "session",
+    "flush": "session",
+    "generations_df": "traces",
+    "instrument": "instrumentation",
+    "langfuse_manager": "session",
+    "latency_summary": "traces",
+    "load_ipython_extension": "ipython",
+    "messages_df": "traces",
+    "new_session": "session",
+    "observations_df": "traces",
+    "plot_latency": "traces",
+    "plot_timeline": "traces",
+    "plot_tokens": "traces",
+    "resolve_lm": "agent",
+    "resume": "session",
+    "run_notebook": "regression",
+    "score": "session",
+    "scores_df": "traces",
+    "sessions_df": "traces",
+    "set_session": "session",
+    "set_user": "session",
+    "status": "session",
+    "trace_span": "session",
+    "traces_df": "traces",
+    "unbind": "session",
+    "uninstrument": "instrumentation",
+    "unload_ipython_extension": "ipython",
+    "wait_for": "traces",
+}
+
+__all__ = [
+    "ALL_SESSIONS",
+    "Conversation",
+    "ResearchKitError",
+    "TraceReader",
+    "bind",
+    "cells_df",
+    "chat",
+    "clear_session",
+    "cost_by",
+    "current_session_id",
+    "current_user_id",
+    "flush",
+    "generations_df",
+    "instrument",
+    "langfuse_manager",
+    "latency_summary",
+    "load_ipython_extension",
+    "messages_df",
+    "new_session",
+    "observations_df",
+    "plot_latency",
+    "plot_timeline",
+    "plot_tokens",
+    "resolve_lm",
+    "resume",
+    "run_notebook",
+    "score",
+    "scores_df",
+    "sessions_df",
+    "set_session",
+    "set_user",
+    "status",
+    "trace_span",
+    "traces_df",
+    "unbind",
+    "uninstrument",
+    "unload_ipython_extension",
+    "wait_for",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    # Kept, so that the next use is a plain attribute.
+    value = globals()[name] = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

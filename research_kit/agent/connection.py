@@ -1,0 +1,83 @@
+"""One MCP client, opened and closed by the task that owns it.
+
+Owns the owner task; does not know which calls are made. Invariant: whoever waits for `ready` gets the client
+or an error, also when the owner task ends in a way nobody foresaw.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import contextvars
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from research_kit.config import private_directory
+from research_kit.errors import ToolError
+
+if TYPE_CHECKING:
+    from mcp import Client, StdioServerParameters
+    from mcp.server.mcpserver import MCPServer
+
+__all__ = ["Connection"]
+
+logger = logging.getLogger(__name__)
+
+# The MCP client gives a started program 2 s to end by itself and kills it after 2 more.
+_CLOSE_TIMEOUT_S = 5.0
+
+
+class Connection:
+    """An MCP client in an owner task on the running loop.
+
+    Args:
+        target: What to connect to.
+        log_path: Where the error output of a started program goes.
+
+    Attributes:
+        loop: The loop the connection lives on.
+        ready: The connected client, or the error that prevented it.
+    """
+
+    def __init__(self, target: MCPServer[Any] | StdioServerParameters | str, *, log_path: Path) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.ready: asyncio.Future[Client] = self.loop.create_future()
+        # The waiting caller may have given up; its error must not become a warning then.
+        self.ready.add_done_callback(lambda done: done.cancelled() or done.exception())
+        self._target = target
+        self._log_path = log_path
+        self._stop = asyncio.Event()
+        # An empty context: the connection outlives the span and the message that happened to open it.
+        self._task = self.loop.create_task(self._own(), context=contextvars.Context())
+        self._task.add_done_callback(self._on_end)
+
+    async def aclose(self) -> None:
+        """Let the owner task close the client, and wait for it within a deadline."""
+        self._stop.set()
+        if not self.ready.done():
+            self._task.cancel()
+        await asyncio.wait([self._task], timeout=_CLOSE_TIMEOUT_S)
+
+    async def _own(self) -> None:
+        async with contextlib.AsyncExitStack() as stack:
+            self.ready.set_result(await self._open(stack))
+            await self._stop.wait()
+
+    def _on_end(self, task: asyncio.Task[None]) -> None:
+        error = None if task.cancelled() else task.exception()
+        if not self.ready.done():
+            self.ready.set_exception(error or ToolError("The connection was closed during opening."))
+        elif error is not None:
+            logger.debug("A connection to an MCP server ended with an error.", exc_info=error)
+
+    async def _open(self, stack: contextlib.AsyncExitStack) -> Client:
+        from mcp import Client, StdioServerParameters
+        from mcp.client.stdio import stdio_client
+
+        target = self._target
+        if not isinstance(target, StdioServerParameters):
+            return await stack.enter_async_context(Client(target))
+        private_directory(self._log_path.parent, purpose="the error output of tool servers")
+        errlog = stack.enter_context(self._log_path.open("w", encoding="utf-8"))
+        return await stack.enter_async_context(Client(stdio_client(target, errlog=errlog)))

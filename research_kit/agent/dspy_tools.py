@@ -1,0 +1,125 @@
+"""MCP tools in the form that DSPy programs call.
+
+Owns the approval rule and the step between synchronous programs and the agent loop; does not open
+connections. Invariant: a tool that is not annotated read-only never runs without an approval.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any
+
+import dspy
+
+from research_kit.agent.loop import agent_loop
+from research_kit.agent.tools import ToolServer, is_read_only
+from research_kit.errors import ToolError
+
+if TYPE_CHECKING:
+    from mcp.types import Tool
+
+__all__ = ["Approve", "McpTool", "ToolText", "aas_dspy_tools", "as_dspy_tools"]
+
+Approve = Callable[[str, dict[str, Any]], bool]
+
+_is_awaited: contextvars.ContextVar[bool] = contextvars.ContextVar(
+    "research_kit_tool_is_awaited", default=False
+)
+
+
+class ToolText(str):
+    """The text of a tool's answer, with the structured content beside it.
+
+    Attributes:
+        structured: The structured content; None when the tool gave none.
+    """
+
+    structured: dict[str, Any] | None = None
+
+
+class McpTool(dspy.Tool):
+    """A `dspy.Tool` whose call waits for the agent loop, and whose ``acall`` awaits it."""
+
+    async def acall(self, **kwargs: Any) -> Any:
+        """Call the tool without blocking any loop."""
+        token = _is_awaited.set(True)
+        try:
+            return await super().acall(**kwargs)
+        finally:
+            _is_awaited.reset(token)
+
+
+def as_dspy_tools(*servers: ToolServer, approve: Approve | None = None) -> list[dspy.Tool]:
+    """Return the tools of ``servers`` for a DSPy program, synchronous or not.
+
+    Args:
+        servers: Where the tools come from. When two servers have a tool of one name, the later
+            one is called ``<server>_<tool>``.
+        approve: Asked with the tool's name and arguments before a tool runs that is not annotated
+            read-only; without it such a tool is refused.
+
+    Raises:
+        ToolError: When a server cannot be reached.
+    """
+    return agent_loop().run(aas_dspy_tools(*servers, approve=approve))
+
+
+async def aas_dspy_tools(*servers: ToolServer, approve: Approve | None = None) -> list[dspy.Tool]:
+    """Do what `as_dspy_tools` does, awaitable on any loop."""
+    tools: dict[str, dspy.Tool] = {}
+    for server in servers:
+        for tool in await server.alist_tools():
+            name = tool.name if tool.name not in tools else f"{server.name}_{tool.name}"
+            tools[name] = _dspy_tool(name, tool, server, approve)
+    return list(tools.values())
+
+
+def _dspy_tool(name: str, tool: Tool, server: ToolServer, approve: Approve | None) -> dspy.Tool:
+    async def call(**arguments: Any) -> ToolText:
+        if not is_read_only(tool):
+            await _ask(approve, name, arguments)
+        outcome = await server.acall_tool(tool.name, arguments)
+        if outcome.is_error:
+            raise ToolError(outcome.text)
+        text = ToolText(outcome.text)
+        text.structured = outcome.structured
+        return text
+
+    def func(**arguments: Any) -> ToolText | Coroutine[Any, Any, ToolText]:
+        if _is_awaited.get():
+            # Whatever the tool itself calls synchronously must wait again.
+            _is_awaited.set(False)
+            return call(**arguments)
+        return agent_loop().run(call(**arguments))
+
+    properties = {
+        key: _resolved(value, tool.input_schema.get("$defs", {}))
+        for key, value in tool.input_schema.get("properties", {}).items()
+    }
+    return McpTool(func=func, name=name, desc=tool.description or "", args=properties, arg_types={})
+
+
+async def _ask(approve: Approve | None, name: str, arguments: dict[str, Any]) -> None:
+    if approve is None:
+        raise ToolError(
+            f"The tool {name!r} may change something and nobody can be asked. Pass approve= to allow it."
+        )
+    # In a thread: whoever is asked may take as long as they like.
+    if not await asyncio.to_thread(approve, name, arguments):
+        raise ToolError(f"The tool {name!r} was not approved.")
+
+
+def _resolved(schema: Any, definitions: dict[str, Any]) -> Any:
+    """Return ``schema`` with its references replaced, because DSPy validates each argument by itself."""
+    if isinstance(schema, list):
+        return [_resolved(part, definitions) for part in schema]
+    if not isinstance(schema, dict):
+        return schema
+    reference = schema.get("$ref")
+    if isinstance(reference, str) and reference.startswith("#/$defs/"):
+        name = reference.removeprefix("#/$defs/")
+        rest = {key: definition for key, definition in definitions.items() if key != name}
+        return _resolved(definitions.get(name, {}), rest)
+    return {key: _resolved(value, definitions) for key, value in schema.items()}

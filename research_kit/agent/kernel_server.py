@@ -1,0 +1,211 @@
+"""The MCP server ``kernel``: what an agent may see of a notebook's variables.
+
+Owns the three tools and their texts; does not compute statistics (`frame_query` does). Invariant: nothing
+written by a model is ever evaluated as code, and no variable is changed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
+from typing import Annotated, Any
+
+from mcp.server.mcpserver import MCPServer
+from mcp.types import CallToolResult, TextContent, ToolAnnotations
+from pydantic import Field
+
+from research_kit.agent.frame_query import (
+    Condition,
+    Operation,
+    QueryError,
+    describe_frame,
+    frame_query,
+    is_frame,
+)
+
+__all__ = ["build_kernel_server"]
+
+_MAX_VARIABLES = 100
+_MAX_TEXT = 300
+_ATTEMPTS = 5
+_SHELL_NAMES = frozenset({"In", "Out", "exit", "quit", "get_ipython", "open"})
+_HIDDEN_TYPES = (ModuleType, FunctionType, BuiltinFunctionType, MethodType, type)
+
+
+def build_kernel_server(get_namespace: Callable[[], Mapping[str, Any]]) -> MCPServer[Any]:
+    """Return the in-memory server over the variables of ``get_namespace()``.
+
+    Args:
+        get_namespace: Called with each request, so that the tools see the variables of that moment;
+            usually ``lambda: get_ipython().user_ns``.
+    """
+    with _untouched_root_logger():
+        server: MCPServer[Any] = MCPServer(
+            "kernel", instructions="Reads the variables of the user's notebook."
+        )
+    read_only = ToolAnnotations(read_only_hint=True, open_world_hint=False)
+
+    @server.tool(annotations=read_only)
+    def list_variables() -> CallToolResult:
+        """List the variables of the user's notebook with their types and sizes."""
+        return _answered(lambda: _list_variables(_visible(get_namespace)))
+
+    @server.tool(annotations=read_only)
+    def describe_variable(
+        name: Annotated[str, Field(description="Name of a variable in the notebook")],
+    ) -> CallToolResult:
+        """Describe one variable; for a table its columns, types, missing values and a numeric summary."""
+        return _answered(lambda: _describe(_visible(get_namespace), name))
+
+    @server.tool(annotations=read_only)
+    def query_dataframe(
+        name: Annotated[str, Field(description="Name of a DataFrame variable")],
+        operation: Annotated[Operation, Field(description="What to compute; count counts rows")],
+        column: Annotated[str | None, Field(description="Column to compute on; not needed for count")] = None,
+        where: Annotated[
+            list[Condition] | None, Field(description="Only rows for which all conditions hold")
+        ] = None,
+        group_by: Annotated[str | None, Field(description="Compute for each value of this column")] = None,
+    ) -> CallToolResult:
+        """Compute one number, or a small table, from a DataFrame of the notebook."""
+        return _answered(
+            lambda: _query(_visible(get_namespace), name, operation, column, where or [], group_by)
+        )
+
+    return server
+
+
+class _Refusal(Exception):
+    """A request that does not fit the notebook; the message goes to whoever asked."""
+
+
+def _answered(answer: Callable[[], CallToolResult]) -> CallToolResult:
+    """Turn a refusal into a failed result; raised, it would get a prefix from the MCP SDK."""
+    try:
+        return answer()
+    except _Refusal as refusal:
+        return CallToolResult(content=[TextContent(text=str(refusal))], is_error=True)
+
+
+@contextlib.contextmanager
+def _untouched_root_logger() -> Iterator[None]:
+    """Keep the MCP SDK from configuring the kernel's logging, which it does unless there is a handler."""
+    root, placeholder = logging.getLogger(), logging.NullHandler()
+    root.addHandler(placeholder)
+    try:
+        yield
+    finally:
+        root.removeHandler(placeholder)
+
+
+def _visible(get_namespace: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the user's own variables, from a namespace that a running cell may be changing."""
+    for attempt in range(_ATTEMPTS):
+        try:
+            names = dict(get_namespace())
+            break
+        except RuntimeError:
+            # "dictionary changed size during iteration"
+            if attempt == _ATTEMPTS - 1:
+                raise
+    return {name: value for name, value in names.items() if _is_visible(name, value)}
+
+
+def _is_visible(name: object, value: object) -> bool:
+    return (
+        isinstance(name, str)
+        and not name.startswith("_")
+        and name not in _SHELL_NAMES
+        and not isinstance(value, _HIDDEN_TYPES)
+    )
+
+
+def _list_variables(variables: dict[str, Any]) -> CallToolResult:
+    names = sorted(variables)[:_MAX_VARIABLES]
+    rows, lines = [], []
+    for name in names:
+        value = variables[name]
+        kind, size = type(value).__name__, _size(value)
+        rows.append({"name": name, "type": kind, "size": size, "is_table": is_frame(value)})
+        lines.append(f"{name}: {kind}" + (f", {size}" if size else ""))
+    if len(variables) > _MAX_VARIABLES:
+        lines.append(f"and {len(variables) - _MAX_VARIABLES} more")
+    return _result("\n".join(lines) or "There are no variables.", {"variables": rows})
+
+
+def _describe(variables: dict[str, Any], name: str) -> CallToolResult:
+    value = _variable(variables, name)
+    if is_frame(value):
+        text, structured = describe_frame(name, value)
+        return _result(text, structured)
+    shown = _short_text(value)
+    size = _size(value)
+    return _result(
+        f"{name}: {type(value).__name__}{', ' + size if size else ''}\n{shown}",
+        {"name": name, "type": type(value).__name__, "size": size, "value": shown},
+    )
+
+
+def _query(
+    variables: dict[str, Any],
+    name: str,
+    operation: Operation,
+    column: str | None,
+    where: list[Condition],
+    group_by: str | None,
+) -> CallToolResult:
+    frame = _variable(variables, name)
+    if not is_frame(frame):
+        tables = [key for key, value in variables.items() if is_frame(value)]
+        raise _Refusal(
+            f"The variable {name!r} is a {type(frame).__name__}, not a DataFrame. "
+            f"DataFrames here: {', '.join(tables) or 'none'}."
+        )
+    try:
+        answer = frame_query(frame, operation, column=column, where=where, group_by=group_by)
+    except QueryError as error:
+        raise _Refusal(f"Cannot compute {operation} on {name!r}: {error}") from error
+    return _result(answer.text, {"name": name, **answer.structured})
+
+
+def _variable(variables: dict[str, Any], name: str) -> Any:
+    if name in variables:
+        return variables[name]
+    near = difflib.get_close_matches(name, variables, n=3, cutoff=0.5)
+    hint = f"Did you mean {' or '.join(repr(other) for other in near)}?" if near else ""
+    known = ", ".join(sorted(variables)[:20]) or "none"
+    raise _Refusal(f"There is no variable {name!r} in the notebook. {hint or 'There are: ' + known + '.'}")
+
+
+def _size(value: object) -> str:
+    shape = getattr(value, "shape", None)
+    if is_frame(value) and isinstance(shape, tuple):
+        return f"{shape[0]} rows x {shape[1]} columns"
+    if isinstance(shape, tuple):
+        return f"shape {' x '.join(str(part) for part in shape) or 'scalar'}"
+    # Only built-in containers: the length of an arbitrary object may be expensive or have effects.
+    if isinstance(value, str | bytes | list | tuple | dict | set | frozenset | range):
+        return f"length {len(value)}"
+    return ""
+
+
+def _short_text(value: object) -> str:
+    """Return a bounded text of ``value`` without running code of unknown classes."""
+    if isinstance(value, str | bytes):
+        text = repr(value[:_MAX_TEXT])
+    elif isinstance(value, bool | int | float | complex | None | range):
+        text = repr(value)
+    elif type(value) in (list, tuple, set, frozenset):
+        text = f"first values: {', '.join(_short_text(part) for part in list(value)[:5])}"  # type: ignore[call-overload]
+    elif type(value) is dict:
+        text = f"first keys: {', '.join(repr(key) for key in list(value)[:10])}"
+    else:
+        text = f"an object of {type(value).__module__}.{type(value).__qualname__}"
+    return text if len(text) <= _MAX_TEXT else text[: _MAX_TEXT - 3] + "..."
+
+
+def _result(text: str, structured: dict[str, Any]) -> CallToolResult:
+    return CallToolResult(content=[TextContent(text=text)], structured_content=structured)

@@ -1,0 +1,181 @@
+"""Which language model answers.
+
+Owns the order in which a model is looked for, and the errors of a name that cannot work; does not call it.
+Invariant: a model that costs money is used only when somebody named it, never because a key is set.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib.util
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from research_kit.agent.local_lm import LOCAL_LM_NAME, LocalLM, is_local_lm_installed, load_local_lm
+from research_kit.config import Settings, load_settings
+from research_kit.errors import ConfigError, LMNotFoundError
+
+if TYPE_CHECKING:
+    import dspy
+
+__all__ = ["LMChoice", "resolve_lm"]
+
+# Prefixes that DSPy's own engine serves, with the provider's name there; all others need litellm.
+_NATIVE_PROVIDERS = {
+    "anthropic": "anthropic",
+    "deepseek": "deepseek",
+    "gemini": "gemini",
+    "groq": "groq",
+    "hosted_vllm": "vllm",
+    "moonshot": "moonshotai",
+    "ollama": "ollama",
+    "ollama_chat": "ollama",
+    "openai": "openai-chat",
+    "openrouter": "openrouter",
+    "xai": "xai",
+}
+_LOCAL_NAMES = frozenset({"local", LOCAL_LM_NAME, LOCAL_LM_NAME.rpartition("/")[2]})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LMChoice:
+    """The language model that was chosen.
+
+    Attributes:
+        lm: The model itself.
+        name: Its name, as traces show it.
+        reason: Where the choice came from, in words for the user.
+        is_local: True for the small local model, which costs nothing and needs the constrained assistant.
+    """
+
+    lm: dspy.BaseLM
+    name: str
+    reason: str
+    is_local: bool
+
+
+def resolve_lm(lm: dspy.BaseLM | str | None = None, *, settings: Settings | None = None) -> LMChoice:
+    """Choose the language model: the first of argument, DSPy setting, environment, local model.
+
+    Args:
+        lm: A DSPy language model, a name such as ``openai/gpt-4o-mini``, or ``local`` for the small model.
+        settings: Where the environment's choice is taken from; by default read now.
+
+    Raises:
+        LMNotFoundError: When nothing was named and the local model is not installed, or a name cannot work.
+        MissingExtraError: When the local model was named and is not installed.
+        ConfigError: When ``lm`` is neither a model nor a name.
+    """
+    # DSPy would otherwise fetch a price list from the network with the first call, and warn when offline.
+    os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
+    import dspy
+
+    chosen_settings = load_settings() if settings is None else settings
+    if lm is not None:
+        return _choice(lm, "passed as an argument", chosen_settings)
+    if dspy.settings.lm is not None:
+        return _choice(dspy.settings.lm, "configured in DSPy", chosen_settings)
+    if chosen_settings.lm is not None:
+        return _choice(chosen_settings.lm, "named by RESEARCH_KIT_LM", chosen_settings)
+    if is_local_lm_installed():
+        return _choice("local", "the small local model, because no other was named", chosen_settings)
+    raise LMNotFoundError(
+        "No language model was named, and the small local model is not installed. Pass lm= (a dspy.LM or a "
+        "name such as 'openai/gpt-4o-mini'), call dspy.configure(lm=...), set RESEARCH_KIT_LM (with "
+        "RESEARCH_KIT_LM_BASE_URL for any OpenAI-compatible server), or install the local model with: "
+        "pip install 'research-kit[local-lm]'"
+    )
+
+
+def _choice(lm: object, reason: str, settings: Settings) -> LMChoice:
+    import dspy
+
+    if isinstance(lm, str):
+        lm = _lm_from_name(lm.strip(), settings)
+    if not isinstance(lm, dspy.BaseLM):
+        raise ConfigError(
+            f"The language model {reason} is a {type(lm).__name__}. Give a dspy.LM or a name such as "
+            "'openai/gpt-4o-mini'."
+        )
+    return LMChoice(lm=lm, name=lm.model, reason=reason, is_local=isinstance(lm, LocalLM))
+
+
+def _lm_from_name(name: str, settings: Settings) -> dspy.BaseLM:
+    if name in _LOCAL_NAMES:
+        return load_local_lm(settings=settings)
+    if settings.lm_base_url is not None:
+        return _compatible_lm(name, settings.lm_base_url)
+    prefix, _, model = name.partition("/")
+    if not model:
+        raise LMNotFoundError(_without_prefix(name))
+    if prefix in _NATIVE_PROVIDERS:
+        _check_native(name, _NATIVE_PROVIDERS[prefix], model)
+    else:
+        _check_litellm(name, prefix)
+    return _build(name)
+
+
+def _build(name: str, **options: str) -> dspy.BaseLM:
+    import dspy
+
+    try:
+        return dspy.LM(name, **options)
+    except (ValueError, TypeError, dspy.LMError) as error:
+        raise LMNotFoundError(f"The language model {name!r} cannot be used: {error}.") from error
+
+
+def _compatible_lm(name: str, base_url: str) -> dspy.BaseLM:
+    if not base_url.startswith(("http://", "https://")):
+        raise ConfigError(
+            f"RESEARCH_KIT_LM_BASE_URL is {base_url!r}, which is not a web address. Give it with its scheme, "
+            "for instance http://localhost:8000/v1."
+        )
+    # Servers that need no key refuse an absent one less often than an arbitrary one.
+    api_key = os.environ.get("OPENAI_API_KEY", "").strip() or "not-needed"
+    return _build("openai/" + name.removeprefix("openai/"), api_base=base_url, api_key=api_key)
+
+
+def _check_native(name: str, provider: str, model: str) -> None:
+    from dspy.lm15 import LMRouter, MissingCredentialError, RouterConfig
+
+    try:
+        LMRouter(RouterConfig()).lm(f"{provider}:{model}")
+    except MissingCredentialError as error:
+        # The first line names the variable; what follows is advice about another library's own settings.
+        cause = str(error).partition("\n")[0].partition(", or pass")[0].rstrip(".")
+        cause = cause.replace(repr(provider), repr(name.partition("/")[0]))
+        raise LMNotFoundError(f"The language model {name!r} cannot be called: {cause}.") from error
+
+
+def _check_litellm(name: str, prefix: str) -> None:
+    near = difflib.get_close_matches(prefix, _NATIVE_PROVIDERS, n=1, cutoff=0.8)
+    hint = f" Did you mean {near[0] + name[len(prefix) :]!r}?" if near else ""
+    # An obvious slip is answered at once: importing litellm takes seconds.
+    if near or importlib.util.find_spec("litellm") is None:
+        raise LMNotFoundError(_unknown_provider(name, prefix, hint))
+    import litellm
+
+    if prefix not in {str(getattr(known, "value", known)) for known in litellm.provider_list}:
+        raise LMNotFoundError(_unknown_provider(name, prefix, hint))
+    missing = litellm.validate_environment(name)["missing_keys"]
+    if missing:
+        raise LMNotFoundError(
+            f"The language model {name!r} cannot be called: {' and '.join(missing)} is not set. Set it "
+            "in the environment."
+        )
+
+
+def _unknown_provider(name: str, prefix: str, hint: str) -> str:
+    return (
+        f"The language model {name!r} names the provider {prefix!r}, which is unknown.{hint} Known without "
+        f"further packages: {', '.join(sorted(_NATIVE_PROVIDERS))}."
+    )
+
+
+def _without_prefix(name: str) -> str:
+    return (
+        f"The language model {name!r} does not say who serves it. Write provider/model, for instance "
+        "'openai/gpt-4o-mini' or 'ollama_chat/llama3.2', or set RESEARCH_KIT_LM_BASE_URL to the address of "
+        "an OpenAI-compatible server."
+    )

@@ -1,0 +1,114 @@
+"""The program that serves the small local model: ``python -m research_kit.agent.local_lm_server DIRECTORY``.
+
+Owns the model file, the server's parameters and its end; does not know DSPy. Invariant: it listens on the
+loopback interface only, asks for a key, and ends by itself when nobody has asked anything for a while.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import secrets
+import signal
+import sys
+import threading
+from importlib import import_module
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import httpx
+
+from research_kit.agent.local_lm_model import assemble_model, installed_parts
+from research_kit.agent.local_lm_process import MODEL_ALIAS, LocalServer, lock_of, read_state, write_state
+
+__all__ = ["main"]
+
+_SLOT_COUNT = 5
+_SLOT_TOKENS = 2048
+_BATCH_TOKENS = 128
+_GRACE_S = 1.0
+
+# The model has no chat template of its own: it continues text, so the messages are simply joined.
+_TEMPLATE = "{%- for message in messages -%}{{ message['content'] }}{%- endfor -%}"
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Serve the model until it is idle or told to stop; return the exit code."""
+    parser = argparse.ArgumentParser(prog="research-kit local model")
+    parser.add_argument("directory", type=Path)
+    parser.add_argument("--idle-s", type=int, default=900)
+    options = parser.parse_args(argv)
+    stop = threading.Event()
+
+    def on_signal(_number: int, _frame: FrameType | None) -> None:
+        stop.set()
+
+    signal.signal(signal.SIGTERM, on_signal)
+    signal.signal(signal.SIGINT, on_signal)
+    model_path = assemble_model(options.directory, installed_parts())
+    api_key = secrets.token_urlsafe(24)
+    # Kept in a variable: the server lives as long as this object.
+    server = import_module("xllamacpp").Server(_parameters(model_path, api_key, options.idle_s))
+    state = LocalServer(base_url=server.listening_address, api_key=api_key, pid=os.getpid())
+    write_state(options.directory, state)
+    _serve_until_idle(options.directory, state, stop, poll_s=max(0.2, min(15.0, options.idle_s / 4)))
+    sys.stdout.flush()
+    # Without running destructors: the server's threads may still hold a request that nobody waits for.
+    os._exit(0)
+
+
+def _parameters(model_path: Path, api_key: str, idle_s: int) -> Any:
+    parameters = import_module("xllamacpp").CommonParams()
+    thread_count = max(1, (os.cpu_count() or 2) - 1)
+    parameters.model.path = str(model_path)
+    parameters.model_alias = {MODEL_ALIAS}
+    parameters.hostnames = ["127.0.0.1"]
+    parameters.port = 0
+    parameters.api_keys = [api_key]
+    parameters.cpuparams.n_threads = thread_count
+    parameters.cpuparams_batch.n_threads = thread_count
+    # One slot for each kind of prompt that the assistant sends, so that its fixed beginning stays evaluated.
+    parameters.n_parallel = _SLOT_COUNT
+    parameters.n_ctx = _SLOT_COUNT * _SLOT_TOKENS
+    # Without the full window a prompt that differs near its end is evaluated again from the start.
+    parameters.swa_full = True
+    parameters.cache_ram_mib = 128
+    # The vocabulary is large: each position of a batch takes a megabyte.
+    parameters.n_batch = parameters.n_ubatch = _BATCH_TOKENS
+    parameters.chat_template = _TEMPLATE
+    parameters.warmup = False
+    parameters.sleep_idle_seconds = idle_s
+    return parameters
+
+
+def _serve_until_idle(directory: Path, state: LocalServer, stop: threading.Event, *, poll_s: float) -> None:
+    while not stop.wait(poll_s):
+        if read_state(directory) != state:
+            return
+        if _is_asleep(state) and _leave(directory, state, stop):
+            return
+
+
+def _leave(directory: Path, state: LocalServer, stop: threading.Event) -> bool:
+    """Withdraw the state, and end unless somebody who had read it before asks something right now."""
+    with lock_of(directory).acquire():
+        state_path = directory / "server.json"
+        state_path.unlink(missing_ok=True)
+        stop.wait(_GRACE_S)
+        if _is_asleep(state):
+            return True
+        write_state(directory, state)
+        return False
+
+
+def _is_asleep(state: LocalServer) -> bool:
+    # Asking for the properties does not count as use.
+    answer = httpx.get(
+        f"{state.base_url}/props", headers={"Authorization": f"Bearer {state.api_key}"}, timeout=30.0
+    )
+    return bool(answer.json().get("is_sleeping"))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,287 @@
+"""MCP tool servers: connecting, listing, calling.
+
+Owns when a connection is opened, given up and opened again; does not know what the tools do. Invariant: no
+call waits longer than its timeout, and a call that may have taken effect is never sent a second time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import difflib
+import re
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from research_kit.agent.connection import Connection
+from research_kit.agent.loop import agent_loop
+from research_kit.config import load_settings
+from research_kit.errors import ConfigError, ToolError
+from research_kit.instrumentation.mcp_baggage import caller_baggage
+
+if TYPE_CHECKING:
+    from mcp import Client, StdioServerParameters
+    from mcp.server.mcpserver import MCPServer
+    from mcp.types import CallToolResult, Tool
+
+__all__ = ["ToolOutcome", "ToolServer", "is_read_only"]
+
+T = TypeVar("T")
+
+_LOG_TAIL_BYTES = 500
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolOutcome:
+    """What a tool answered.
+
+    Attributes:
+        text: The text content, blocks joined by line breaks.
+        structured: The structured content; None when the tool gave none.
+        is_error: True when the tool ran and reported a failure.
+    """
+
+    text: str
+    structured: dict[str, Any] | None
+    is_error: bool
+
+
+class ToolServer:
+    """An MCP server, connected on first use and again after it went away.
+
+    Args:
+        name: What this server is called in messages.
+        target: An in-memory ``MCPServer``, ``StdioServerParameters`` of a program to start, or the URL of
+            a streamable HTTP server.
+        timeout_s: Longest time for connecting, and for each call.
+
+    Raises:
+        ConfigError: When the timeout or the URL cannot be used.
+    """
+
+    def __init__(
+        self, name: str, target: MCPServer[Any] | StdioServerParameters | str, *, timeout_s: float = 30.0
+    ) -> None:
+        if timeout_s <= 0:
+            raise ConfigError(
+                f"timeout_s of the MCP server {name!r} is {timeout_s}; it must be above 0 seconds."
+            )
+        if isinstance(target, str) and not target.startswith(("http://", "https://")):
+            raise ConfigError(
+                f"The target of the MCP server {name!r} is {target!r}, which is not a web address. Give a "
+                "URL that begins with http:// or https://, or mcp.StdioServerParameters(command=...)."
+            )
+        self.name = name
+        self.target = target
+        self.timeout_s = timeout_s
+        self._connection: Connection | None = None
+        self._tools: dict[str, Tool] = {}
+
+    def __repr__(self) -> str:
+        return f"ToolServer({self.name!r}, {self._target_text()})"
+
+    @property
+    def log_path(self) -> Path:
+        """Where the error output of a started program goes."""
+        file_name = re.sub(r"[^A-Za-z0-9_-]", "_", self.name) + ".log"
+        return load_settings().cache_dir / "tool-servers" / file_name
+
+    def list_tools(self) -> list[Tool]:
+        """Return the server's tools; see `alist_tools`."""
+        return agent_loop().run(self._list_tools())
+
+    def call_tool(self, name: str, arguments: dict[str, Any] | None = None) -> ToolOutcome:
+        """Call a tool and wait for its answer; see `acall_tool`."""
+        return agent_loop().run(self._call_tool(name, arguments or {}))
+
+    def close(self) -> None:
+        """Close the connection; the next use opens a new one."""
+        agent_loop().run(self._disconnect())
+
+    async def alist_tools(self) -> list[Tool]:
+        """Return the server's tools; may be awaited on any loop.
+
+        Raises:
+            ToolError: When the server cannot be reached or does not answer in time.
+        """
+        return await _on_agent_loop(self._list_tools())
+
+    async def acall_tool(self, name: str, arguments: dict[str, Any] | None = None) -> ToolOutcome:
+        """Call a tool; may be awaited on any loop. Cancelling the call cancels it on the server.
+
+        Raises:
+            ToolError: When the server cannot be reached, went away, has no such tool, refused the call or
+                took too long. A failure that the tool itself reports is an outcome with ``is_error``.
+        """
+        return await _on_agent_loop(self._call_tool(name, arguments or {}))
+
+    async def aclose(self) -> None:
+        """Close the connection; may be awaited on any loop."""
+        await _on_agent_loop(self._disconnect())
+
+    async def _list_tools(self) -> list[Tool]:
+        tools = await self._with_client("list the tools", _walk_tools, is_repeatable=True)
+        self._tools = {tool.name: tool for tool in tools}
+        return tools
+
+    async def _call_tool(self, name: str, arguments: dict[str, Any]) -> ToolOutcome:
+        if name not in self._tools:
+            await self._list_tools()
+        if name not in self._tools:
+            raise ToolError(self._unknown_tool(name))
+
+        async def call(client: Client) -> ToolOutcome:
+            with caller_baggage():
+                answer = await client.call_tool(name, arguments, read_timeout_seconds=self.timeout_s)
+            return _outcome(answer)
+
+        is_repeatable = is_read_only(self._tools[name])
+        return await self._with_client(f"call the tool {name!r}", call, is_repeatable=is_repeatable)
+
+    async def _with_client(
+        self, action: str, use: Callable[[Client], Awaitable[T]], *, is_repeatable: bool
+    ) -> T:
+        """Run ``use``; once more on a new connection if the old one is gone and nothing happens twice."""
+        try:
+            return await self._attempt(action, use)
+        except _ConnectionLost as lost:
+            await self._drop(lost.connection)
+            if not is_repeatable:
+                raise ToolError(
+                    f"Cannot {action} of the MCP server {self.name!r}: the connection closed, and it is "
+                    f"unknown whether the call took effect. {self._remedy()} The next call connects again."
+                ) from lost.__cause__
+        try:
+            return await self._attempt(action, use)
+        except _ConnectionLost as lost:
+            await self._drop(lost.connection)
+            raise ToolError(
+                f"Cannot {action} of the MCP server {self.name!r}: the connection closed twice. "
+                f"{self._remedy()}"
+            ) from lost.__cause__
+
+    async def _attempt(self, action: str, use: Callable[[Client], Awaitable[T]]) -> T:
+        from mcp import MCPError
+        from mcp.types import CONNECTION_CLOSED, REQUEST_TIMEOUT
+
+        connection = await self._connect()
+        try:
+            # One second more than the client's own timeout, which also tells the server to stop.
+            return await asyncio.wait_for(use(connection.ready.result()), self.timeout_s + 1)
+        except MCPError as error:
+            if error.code == CONNECTION_CLOSED:
+                raise _ConnectionLost(connection) from error
+            if error.code == REQUEST_TIMEOUT:
+                raise ToolError(self._too_slow(action)) from error
+            raise ToolError(
+                f"Cannot {action} of the MCP server {self.name!r}: it answered {error.message!r} (code "
+                f"{error.code}). Check the tool's name and arguments."
+            ) from error
+        except TimeoutError as error:
+            raise ToolError(self._too_slow(action)) from error
+
+    async def _connect(self) -> Connection:
+        connection = self._connection
+        if connection is None or connection.loop is not asyncio.get_running_loop():
+            # Also in a forked child, and after the loop was closed: the old connection is not ours to use.
+            connection = self._connection = Connection(self.target, log_path=self.log_path)
+        done, _ = await asyncio.wait([connection.ready], timeout=self.timeout_s)
+        if done and connection.ready.exception() is None:
+            return connection
+        await self._drop(connection)
+        error = connection.ready.exception() if done else None
+        cause = _leaf_text(error) if error else f"no answer within {self.timeout_s:g} s"
+        raise ToolError(
+            f"Cannot connect to the MCP server {self.name!r} ({self._target_text()}): {cause}. "
+            f"{self._remedy()}"
+        ) from error
+
+    async def _disconnect(self) -> None:
+        if self._connection is not None:
+            await self._drop(self._connection)
+
+    async def _drop(self, connection: Connection) -> None:
+        # Another call may already have opened the next connection, which stays.
+        if self._connection is connection:
+            self._connection = None
+        if connection.loop is asyncio.get_running_loop():
+            await connection.aclose()
+
+    def _unknown_tool(self, name: str) -> str:
+        known = sorted(self._tools)
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f"Did you mean {near[0]!r}?" if near else f"It has: {', '.join(known) or 'no tools'}."
+        return f"The MCP server {self.name!r} has no tool {name!r}. {hint}"
+
+    def _too_slow(self, action: str) -> str:
+        return (
+            f"Cannot {action} of the MCP server {self.name!r}: no answer within {self.timeout_s:g} s. "
+            "Give ToolServer a larger timeout_s when the tool needs it."
+        )
+
+    def _target_text(self) -> str:
+        command = getattr(self.target, "command", None)
+        if command is not None:
+            return f"command {command!r}"
+        return self.target if isinstance(self.target, str) else "in memory"
+
+    def _remedy(self) -> str:
+        if isinstance(self.target, str):
+            return "Check that the server runs and that its address is right."
+        if not hasattr(self.target, "command"):
+            return "It runs in this process; see the log for its traceback."
+        tail = _tail(self.log_path)
+        ending = f" and ends with {tail!r}" if tail else ""
+        return f"Check the command; its error output is in {self.log_path}{ending}."
+
+
+class _ConnectionLost(Exception):
+    """The connection closed under a call; the cause says how."""
+
+    def __init__(self, connection: Connection) -> None:
+        super().__init__("the connection closed")
+        self.connection = connection
+
+
+def is_read_only(tool: Tool) -> bool:
+    """Return True when the server says that ``tool`` changes nothing."""
+    return tool.annotations is not None and tool.annotations.read_only_hint is True
+
+
+async def _on_agent_loop(coro: Coroutine[Any, Any, T]) -> T:
+    loop = agent_loop()
+    if loop.is_current_thread():
+        return await coro
+    return await asyncio.wrap_future(loop.submit(coro))
+
+
+async def _walk_tools(client: Client) -> list[Tool]:
+    page = await client.list_tools(cache_mode="refresh")
+    tools = list(page.tools)
+    while page.next_cursor:
+        page = await client.list_tools(cursor=page.next_cursor, cache_mode="refresh")
+        tools.extend(page.tools)
+    return tools
+
+
+def _outcome(result: CallToolResult) -> ToolOutcome:
+    from mcp.types import TextContent
+
+    texts = [block.text if isinstance(block, TextContent) else f"[{block.type}]" for block in result.content]
+    return ToolOutcome(
+        text="\n".join(texts), structured=result.structured_content, is_error=bool(result.is_error)
+    )
+
+
+def _leaf_text(error: BaseException) -> str:
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return f"{type(error).__name__}: {error}"
+
+
+def _tail(path: Path) -> str:
+    try:
+        return path.read_bytes()[-_LOG_TAIL_BYTES:].decode("utf-8", "replace").strip()
+    except OSError:
+        return ""

@@ -1,0 +1,123 @@
+"""What happens while one message is answered, as typed values.
+
+Owns the vocabulary between the conversation engine and whoever shows it. Invariant: every turn begins with
+`MessageStarted` and ends with exactly one of `MessageFinished`, `MessageFailed`, `MessageCancelled`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+__all__ = [
+    "Delta",
+    "Event",
+    "MessageCancelled",
+    "MessageFailed",
+    "MessageFinished",
+    "MessageStarted",
+    "ToolFinished",
+    "ToolStarted",
+    "Usage",
+    "add_usage",
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Usage:
+    """Tokens and cost of one message or a whole conversation.
+
+    Attributes:
+        input_tokens: Tokens sent to language models.
+        output_tokens: Tokens that language models answered.
+        cost_usd: Cost in US dollars; None when no call had a known cost.
+        unpriced_count: Calls whose cost is not known.
+    """
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cost_usd: float | None = None
+    unpriced_count: int = 0
+
+
+def add_usage(first: Usage, second: Usage) -> Usage:
+    """Return the sum; a cost that is unknown on one side does not hide the other."""
+    costs = [cost for cost in (first.cost_usd, second.cost_usd) if cost is not None]
+    return Usage(
+        input_tokens=first.input_tokens + second.input_tokens,
+        output_tokens=first.output_tokens + second.output_tokens,
+        cost_usd=sum(costs) if costs else None,
+        unpriced_count=first.unpriced_count + second.unpriced_count,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MessageStarted:
+    """The message was accepted and its trace was opened; `trace_id` is None when telemetry is off."""
+
+    message_number: int
+    text: str
+    trace_id: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delta:
+    """A piece of the answer; `offset` counts the characters of the answer before it."""
+
+    text: str
+    offset: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolStarted:
+    """A tool is being called."""
+
+    call_id: str
+    name: str
+    arguments: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolFinished:
+    """A tool answered, or failed with `is_error`."""
+
+    call_id: str
+    name: str
+    result: str
+    is_error: bool
+    latency_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MessageFinished:
+    """The whole answer; it supersedes the deltas."""
+
+    answer: str
+    usage: Usage
+    latency_s: float
+    trace_id: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MessageFailed:
+    """The message could not be answered; `error` says why and what to do."""
+
+    error: str
+    usage: Usage
+    latency_s: float
+    trace_id: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MessageCancelled:
+    """The user stopped the answer; `answer` is what had arrived."""
+
+    answer: str
+    usage: Usage
+    latency_s: float
+    trace_id: str | None
+
+
+Event = (
+    MessageStarted | Delta | ToolStarted | ToolFinished | MessageFinished | MessageFailed | MessageCancelled
+)

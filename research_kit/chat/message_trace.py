@@ -1,0 +1,77 @@
+"""The trace of one chat message.
+
+Owns the root observation ``chat`` and its attributes; what is below it comes from the instrumentation.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+from opentelemetry import trace
+from opentelemetry.context import Context
+from opentelemetry.trace import Span, format_trace_id
+
+from research_kit import session
+from research_kit.chat.events import MessageCancelled, MessageFailed, MessageFinished
+from research_kit.config import captures_io
+
+__all__ = ["MessageTrace"]
+
+_NAME = "chat"
+_TAGS = ("jupyter", "chat")
+_OBSERVATION = "langfuse.observation."
+_TRACE_METADATA = "langfuse.trace.metadata."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MessageTrace:
+    """The open trace of a message.
+
+    Attributes:
+        trace_id: Its id in hexadecimal; None while nothing is traced.
+        context: The context in which everything that belongs to the message runs.
+    """
+
+    trace_id: str | None
+    context: Context
+    span: Span
+
+    @classmethod
+    def start(cls, text: str, message_number: int) -> MessageTrace:
+        """Open the trace of the user's message ``text``."""
+        # An empty context: a message is a trace of its own, whatever runs in the kernel.
+        span = session.get_tracer().start_span(_NAME, context=Context())
+        # Langfuse keeps trace attributes per observation, so they are set before any child begins.
+        span.set_attribute("langfuse.trace.name", _NAME)
+        span.set_attribute("langfuse.trace.tags", _TAGS)
+        span.set_attribute(_OBSERVATION + "type", "span")
+        span.set_attribute(_TRACE_METADATA + "message_number", json.dumps(message_number))
+        span.set_attribute(_TRACE_METADATA + "input_length", json.dumps(len(text)))
+        if captures_io():
+            span.set_attribute(_OBSERVATION + "input", json.dumps(text, ensure_ascii=False))
+        session.mark_open(span)
+        span_context = span.get_span_context()
+        return cls(
+            trace_id=format_trace_id(span_context.trace_id) if span_context.is_valid else None,
+            context=trace.set_span_in_context(span, Context()),
+            span=span,
+        )
+
+    def end(self, event: MessageFinished | MessageFailed | MessageCancelled, *, lm_name: str | None) -> None:
+        """Close the trace with how the message ended."""
+        answer = "" if isinstance(event, MessageFailed) else event.answer
+        self.span.set_attribute(_TRACE_METADATA + "output_length", json.dumps(len(answer)))
+        if lm_name:
+            self.span.set_attribute(_TRACE_METADATA + "lm", json.dumps(lm_name))
+        if isinstance(event, MessageFailed):
+            self._set_level("ERROR", event.error)
+        elif isinstance(event, MessageCancelled):
+            self._set_level("WARNING", "stopped by the user")
+        if answer and captures_io():
+            self.span.set_attribute(_OBSERVATION + "output", json.dumps(answer, ensure_ascii=False))
+        self.span.end()
+
+    def _set_level(self, level: str, message: str) -> None:
+        self.span.set_attribute(_OBSERVATION + "level", level)
+        self.span.set_attribute(_OBSERVATION + "status_message", message)

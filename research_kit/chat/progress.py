@@ -1,0 +1,155 @@
+"""What DSPy does while it answers, as events of a turn.
+
+Owns the DSPy callback and the stream sink of one turn; does not start the program. Invariant: a fault here
+never stops the answer.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import dspy
+from dspy.streaming import StreamListener, StreamResponse
+from dspy.utils.callback import BaseCallback
+from opentelemetry import trace
+
+from research_kit import session
+from research_kit.agent import answer_listener
+from research_kit.chat.events import Delta, Event, ToolFinished, ToolStarted, Usage, add_usage
+from research_kit.instrumentation.usage import LMCall
+from research_kit.instrumentation.values import call_inputs
+
+__all__ = ["AnswerStream", "ProgressCallback", "answer_listeners"]
+
+_ANSWER_FIELD = "answer"
+# The tool with which dspy.ReAct says that it is done.
+_FINISH_TOOL = "finish"
+_COMPLETION_START = "langfuse.observation.completion_start_time"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _OpenTool:
+    name: str
+    started_s: float
+
+
+class ProgressCallback(BaseCallback):
+    """Reports tool calls and adds up the usage of one turn.
+
+    Args:
+        emit: Takes the events.
+    """
+
+    def __init__(self, emit: Callable[[Event], None]) -> None:
+        self._emit = emit
+        self._lock = threading.Lock()
+        self._tools: dict[str, _OpenTool] = {}
+        self._lm_calls: dict[str, LMCall] = {}
+        self.usage = Usage()
+
+    def on_tool_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:
+        """Report that a tool is called."""
+        with session.guarded("chat tool"):
+            name = str(getattr(instance, "name", "tool"))
+            if name == _FINISH_TOOL:
+                return
+            self._tools[call_id] = _OpenTool(name=name, started_s=time.perf_counter())
+            arguments = call_inputs(inputs)
+            self._emit(ToolStarted(call_id=call_id, name=name, arguments=dict(arguments)))
+
+    def on_tool_end(self, call_id: str, outputs: Any, exception: BaseException | None = None) -> None:
+        """Report how a tool call ended."""
+        with session.guarded("chat tool"):
+            tool = self._tools.pop(call_id, None)
+            if tool is None:
+                return
+            self._emit(
+                ToolFinished(
+                    call_id=call_id,
+                    name=tool.name,
+                    result=str(outputs) if exception is None else str(exception),
+                    is_error=exception is not None,
+                    latency_s=time.perf_counter() - tool.started_s,
+                )
+            )
+
+    def on_lm_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:
+        """Remember the call until it can be measured."""
+        with session.guarded("chat LM"):
+            self._lm_calls[call_id] = LMCall.of(instance, inputs)
+
+    def on_lm_end(self, call_id: str, outputs: Any, exception: BaseException | None = None) -> None:
+        """Add the tokens and cost of the call."""
+        with session.guarded("chat LM"):
+            call = self._lm_calls.pop(call_id, None)
+            if call is None or exception is not None:
+                return
+            used = call.measure()
+            with self._lock:
+                self.usage = add_usage(
+                    self.usage,
+                    Usage(
+                        input_tokens=used.input_tokens,
+                        output_tokens=used.output_tokens,
+                        cost_usd=used.cost_usd,
+                        unpriced_count=int(used.cost_usd is None),
+                    ),
+                )
+
+
+class AnswerStream:
+    """Receives the LM's chunks and turns those of the answer into deltas.
+
+    Args:
+        emit: Takes the deltas.
+        listeners: DSPy's stream listeners by the id of the predictor that they listen to.
+    """
+
+    def __init__(self, emit: Callable[[Event], None], listeners: dict[int, StreamListener]) -> None:
+        self._emit = emit
+        self._listeners = listeners
+        self._started_spans: set[int] = set()
+        self.text = ""
+
+    async def send(self, chunk: Any) -> None:
+        """Take one chunk; DSPy calls this while it reads the LM's answer."""
+        with session.guarded("chat stream"):
+            self._note_first_token()
+            listener = self._listeners.get(getattr(chunk, "predict_id", None) or 0)
+            piece = listener.receive(chunk) if listener is not None else None
+            if isinstance(piece, StreamResponse):
+                self._add(piece.chunk)
+
+    def finish(self) -> None:
+        """Take what the listeners still hold back."""
+        with session.guarded("chat stream"):
+            for listener in self._listeners.values():
+                piece = listener.finalize()
+                if piece is not None:
+                    self._add(piece.chunk)
+
+    def _add(self, text: str) -> None:
+        if text:
+            self._emit(Delta(text=text, offset=len(self.text)))
+            self.text += text
+
+    def _note_first_token(self) -> None:
+        # DSPy reads the stream inside the LM call, so the current span is its generation.
+        span = trace.get_current_span()
+        span_id = span.get_span_context().span_id
+        if span.is_recording() and span_id not in self._started_spans:
+            self._started_spans.add(span_id)
+            span.set_attribute(_COMPLETION_START, datetime.now(UTC).isoformat().replace("+00:00", "Z"))
+
+
+def answer_listeners(program: dspy.Module) -> dict[int, StreamListener]:
+    """Return the listener of the predictor that writes the answer, by predictor id; none when none does."""
+    if not any(_ANSWER_FIELD in predictor.signature.output_fields for predictor in program.predictors()):
+        return {}
+    listener = answer_listener(program)
+    return {id(listener.predict): listener}

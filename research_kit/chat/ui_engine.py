@@ -1,0 +1,129 @@
+"""What a panel needs of a conversation, and how it listens to one.
+
+Owns the seam between panel and engine; imports neither. Invariant: events reach the panel in the order in
+which the turn gave them, none is dropped, and none waits longer than `COALESCING_S` for the next.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Iterator
+from typing import NamedTuple, Protocol
+
+from research_kit.chat.events import Event, Usage
+
+__all__ = ["COALESCING_S", "Engine", "Totals", "Turn", "coalesce_events"]
+
+COALESCING_S = 0.025
+"""Events that arrive within this time leave together: a browser message per token is 36 times slower."""
+
+
+class Totals(Protocol):
+    """The sums of a conversation."""
+
+    @property
+    def message_count(self) -> int:
+        """How many messages the user has sent."""
+
+    @property
+    def usage(self) -> Usage:
+        """Tokens and cost of all messages."""
+
+    @property
+    def latency_p50_s(self) -> float | None:
+        """Median duration of an answer in seconds; None before the first."""
+
+
+class Turn(Protocol):
+    """One message being answered."""
+
+    def __iter__(self) -> Iterator[Event]:
+        """Yield the events of the turn, waiting for each."""
+
+    def cancel(self) -> None:
+        """Stop the answer; the events then end with `MessageCancelled`."""
+
+
+class Engine(Protocol):
+    """What a panel needs of a conversation."""
+
+    @property
+    def session_id(self) -> str | None:
+        """Session that the traces belong to."""
+
+    @property
+    def user_id(self) -> str | None:
+        """User that the traces belong to."""
+
+    @property
+    def backend_state(self) -> str:
+        """Where traces go: ``disabled``, ``local``, ``connected``, …."""
+
+    @property
+    def session_url(self) -> str | None:
+        """Page that replays the session."""
+
+    @property
+    def lm_name(self) -> str | None:
+        """Language model that answers."""
+
+    @property
+    def totals(self) -> Totals:
+        """The sums so far."""
+
+    def send(self, text: str) -> Turn:
+        """Begin to answer ``text`` and return at once.
+
+        Raises:
+            ResearchKitError: When the message cannot be taken; the message says why.
+        """
+
+    def trace_url(self, trace_id: str) -> str | None:
+        """Return the page of a trace, when there is one."""
+
+
+def coalesce_events(turn: Turn) -> Iterator[list[Event]]:
+    """Yield the events of ``turn`` in groups: those that arrived within `COALESCING_S` of the first.
+
+    A thread of its own iterates the turn, so that a group leaves in time also when no further event comes.
+    """
+    arrived: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
+    threading.Thread(
+        target=_collect_events, args=(turn, arrived), name="research-kit-chat-events", daemon=True
+    ).start()
+    is_over = False
+    while not is_over:
+        events, is_over = _take_group(arrived)
+        if events:
+            yield events
+
+
+class _Group(NamedTuple):
+    events: list[Event]
+    is_over: bool
+
+
+def _take_group(arrived: queue.SimpleQueue[Event | None]) -> _Group:
+    events: list[Event] = []
+    event = arrived.get()
+    deadline_s = time.monotonic() + COALESCING_S
+    while event is not None:
+        events.append(event)
+        rest_s = deadline_s - time.monotonic()
+        if rest_s <= 0:
+            return _Group(events, is_over=False)
+        try:
+            event = arrived.get(timeout=rest_s)
+        except queue.Empty:
+            return _Group(events, is_over=False)
+    return _Group(events, is_over=True)
+
+
+def _collect_events(turn: Turn, arrived: queue.SimpleQueue[Event | None]) -> None:
+    try:
+        for event in turn:
+            arrived.put(event)
+    finally:
+        arrived.put(None)

@@ -1,0 +1,184 @@
+"""The messages of a panel, and how a turn's events change them.
+
+Owns the values behind the transcript and their form on the wire; knows no widgets and no threads.
+Invariant: folding the events of a whole turn into a running answer leaves an answer that is not running.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal, NamedTuple
+
+from research_kit.chat.events import (
+    Delta,
+    Event,
+    MessageCancelled,
+    MessageFailed,
+    MessageFinished,
+    MessageStarted,
+    ToolFinished,
+    ToolStarted,
+    Usage,
+)
+from research_kit.chat.markdown import clean_text, render_markdown
+from research_kit.chat.ui_format import format_latency, usage_texts
+
+__all__ = [
+    "Batch",
+    "ChatMessage",
+    "State",
+    "ToolCall",
+    "fold_event",
+    "fold_events",
+    "message_to_wire",
+    "tool_to_wire",
+]
+
+_MAX_TOOL_CHARACTERS = 20_000
+
+State = Literal["sent", "running", "finished", "failed", "cancelled"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolCall:
+    """One tool call of an answer.
+
+    Attributes:
+        call_id: The engine's id of the call.
+        name: Name of the tool.
+        arguments: The arguments as JSON text.
+        result: What the tool answered; None while it runs.
+        is_error: True when the tool failed.
+        latency_s: Duration in seconds; None while it runs.
+    """
+
+    call_id: str
+    name: str
+    arguments: str
+    result: str | None = None
+    is_error: bool = False
+    latency_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChatMessage:
+    """What one side said.
+
+    Attributes:
+        message_id: Unique in its panel.
+        role: Who said it.
+        text: The text as written; Markdown when the assistant wrote it.
+        state: ``sent`` for the user's messages, the state of the turn for answers.
+        tools: The tool calls of an answer, in the order of their start.
+        usage: Tokens and cost; None until the turn has ended.
+        latency_s: Duration of the turn in seconds; None until it has ended.
+        trace_id: The trace of the turn; None when telemetry is off.
+        error: Why the answer failed, and what to do.
+    """
+
+    message_id: str
+    role: Literal["user", "assistant"]
+    text: str = ""
+    state: State
+    tools: tuple[ToolCall, ...] = ()
+    usage: Usage | None = None
+    latency_s: float | None = None
+    trace_id: str | None = None
+    error: str | None = None
+
+
+class Batch(NamedTuple):
+    """What a few events did: the answer after them, and what the browser has not seen of it.
+
+    Attributes:
+        answer: The answer after the events.
+        offset: Where the new text begins, in characters; None when the text did not change.
+        changed_tools: The tool calls that began or ended.
+    """
+
+    answer: ChatMessage
+    offset: int | None
+    changed_tools: tuple[ToolCall, ...]
+
+
+def fold_events(answer: ChatMessage, events: Iterable[Event]) -> Batch:
+    """Apply ``events`` to ``answer`` one by one and say what changed."""
+    before, offset = answer, None
+    for event in events:
+        answer = fold_event(answer, event)
+        if isinstance(event, Delta):
+            offset = event.offset if offset is None else min(offset, event.offset)
+    changed_tools = tuple(tool for tool in answer.tools if tool not in before.tools)
+    return Batch(answer, None if offset is None else min(offset, len(before.text)), changed_tools)
+
+
+def fold_event(answer: ChatMessage, event: Event) -> ChatMessage:
+    """Return ``answer`` as it is after ``event``."""
+    match event:
+        case MessageStarted():
+            return replace(answer, trace_id=event.trace_id)
+        case Delta():
+            return replace(answer, text=answer.text[: event.offset] + clean_text(event.text))
+        case ToolStarted():
+            return replace(answer, tools=(*answer.tools, _started_call(event)))
+        case ToolFinished():
+            return replace(answer, tools=tuple(_finished_call(tool, event) for tool in answer.tools))
+        case MessageFinished() | MessageCancelled():
+            state: State = "finished" if isinstance(event, MessageFinished) else "cancelled"
+            return replace(_ended(answer, event), text=clean_text(event.answer), state=state)
+        case MessageFailed():
+            return replace(_ended(answer, event), state="failed", error=clean_text(event.error))
+
+
+def message_to_wire(message: ChatMessage, *, trace_url: str | None) -> dict[str, Any]:
+    """Return the message as the browser reads it; Markdown is rendered once the answer is whole."""
+    is_whole_answer = message.role == "assistant" and message.state != "running"
+    return {
+        "message_id": message.message_id,
+        "role": message.role,
+        "state": message.state,
+        "text": message.text,
+        "html": render_markdown(message.text) if is_whole_answer else "",
+        "error": message.error,
+        "tools": [tool_to_wire(tool) for tool in message.tools],
+        "usage": asdict(message.usage) if message.usage else None,
+        "latency_s": message.latency_s,
+        "trace_url": trace_url,
+        "texts": {**usage_texts(message.usage), "latency": format_latency(message.latency_s)},
+    }
+
+
+def tool_to_wire(tool: ToolCall) -> dict[str, Any]:
+    """Return the tool call as the browser reads it."""
+    return {**asdict(tool), "texts": {"latency": format_latency(tool.latency_s)}}
+
+
+def _started_call(event: ToolStarted) -> ToolCall:
+    arguments = json.dumps(event.arguments, indent=2, ensure_ascii=False, default=repr)
+    return ToolCall(
+        call_id=event.call_id, name=clean_text(event.name), arguments=_shortened(clean_text(arguments))
+    )
+
+
+def _finished_call(tool: ToolCall, event: ToolFinished) -> ToolCall:
+    if tool.call_id != event.call_id:
+        return tool
+    return replace(
+        tool,
+        result=_shortened(clean_text(event.result)),
+        is_error=event.is_error,
+        latency_s=event.latency_s,
+    )
+
+
+def _ended(answer: ChatMessage, event: MessageFinished | MessageFailed | MessageCancelled) -> ChatMessage:
+    return replace(answer, usage=event.usage, latency_s=event.latency_s, trace_id=event.trace_id)
+
+
+def _shortened(text: str) -> str:
+    rest_count = len(text) - _MAX_TOOL_CHARACTERS
+    if rest_count <= 0:
+        return text
+    return f"{text[:_MAX_TOOL_CHARACTERS]}\n… {rest_count:,} more characters; the trace has all of them."

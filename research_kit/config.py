@@ -1,0 +1,151 @@
+"""Settings, read from the environment in one place.
+
+Owns the names of the environment variables and their defaults; does not touch the network. Invariant: a
+`Settings` value is complete and validated, so no other module reads `os.environ` for them.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from platformdirs import user_cache_path, user_data_path
+
+from research_kit.errors import ConfigError
+
+__all__ = [
+    "DEFAULT_LANGFUSE_URL",
+    "Settings",
+    "captures_io",
+    "is_tracing_enabled",
+    "load_settings",
+    "private_directory",
+]
+
+DEFAULT_LANGFUSE_URL = "https://cloud.langfuse.com"
+
+_FALSE = frozenset({"0", "false", "no", "off"})
+_TRUE = frozenset({"1", "true", "yes", "on"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Everything that the environment decides.
+
+    Attributes:
+        public_key: Langfuse public key; None selects the embedded store.
+        secret_key: Langfuse secret key.
+        base_url: The Langfuse server that belongs to the keys.
+        is_tracing_enabled: False turns every form of telemetry off.
+        user_id: Who the traces belong to; None means the login name.
+        environment: Langfuse environment of every trace; None means Langfuse's default.
+        release: Release of the researcher's own code, stored with every trace.
+        data_dir: Folder of the embedded store.
+        cache_dir: Folder of files that may be deleted at any time, the local model among them.
+        lm: Name of the language model, for instance ``openai/gpt-4o-mini``.
+        lm_base_url: Base URL of an OpenAI-compatible server for ``lm``.
+        captures_io: False records no inputs and outputs.
+        strict_telemetry: True lets errors in telemetry reach the cell; meant for tests.
+    """
+
+    public_key: str | None
+    secret_key: str | None
+    base_url: str
+    is_tracing_enabled: bool
+    user_id: str | None
+    environment: str | None
+    release: str | None
+    data_dir: Path
+    cache_dir: Path
+    lm: str | None
+    lm_base_url: str | None
+    captures_io: bool
+    strict_telemetry: bool
+
+
+def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
+    """Read the settings from ``environ`` (by default the process environment).
+
+    Raises:
+        ConfigError: When a variable has a value that cannot be used, or one Langfuse key is missing.
+    """
+    env = os.environ if environ is None else environ
+    public_key, secret_key = _text(env, "LANGFUSE_PUBLIC_KEY"), _text(env, "LANGFUSE_SECRET_KEY")
+    if (public_key is None) != (secret_key is None):
+        missing = "LANGFUSE_PUBLIC_KEY" if public_key is None else "LANGFUSE_SECRET_KEY"
+        raise ConfigError(
+            f"{missing} is not set, but the other Langfuse key is. A server needs both: set {missing}, "
+            "or unset both to use the embedded store."
+        )
+    data_dir = _text(env, "RESEARCH_KIT_DATA_DIR")
+    cache_dir = _text(env, "RESEARCH_KIT_CACHE_DIR")
+    base_url = _text(env, "LANGFUSE_BASE_URL") or _text(env, "LANGFUSE_HOST") or DEFAULT_LANGFUSE_URL
+    if not base_url.startswith(("http://", "https://")):
+        raise ConfigError(
+            f"LANGFUSE_BASE_URL is {base_url!r}, which is not a web address. "
+            f"Give it with its scheme, for instance {DEFAULT_LANGFUSE_URL}."
+        )
+    return Settings(
+        public_key=public_key,
+        secret_key=secret_key,
+        base_url=base_url.rstrip("/"),
+        is_tracing_enabled=_flag(env, "LANGFUSE_TRACING_ENABLED", default=True),
+        user_id=_text(env, "LANGFUSE_USER_ID"),
+        environment=_text(env, "LANGFUSE_TRACING_ENVIRONMENT"),
+        release=_text(env, "LANGFUSE_RELEASE"),
+        data_dir=Path(data_dir).expanduser() if data_dir else user_data_path("research-kit"),
+        cache_dir=Path(cache_dir).expanduser() if cache_dir else user_cache_path("research-kit"),
+        lm=_text(env, "RESEARCH_KIT_LM"),
+        lm_base_url=_text(env, "RESEARCH_KIT_LM_BASE_URL"),
+        captures_io=_flag(env, "RESEARCH_KIT_CAPTURE_IO", default=True),
+        strict_telemetry=_flag(env, "RESEARCH_KIT_STRICT_TELEMETRY", default=False),
+    )
+
+
+def is_tracing_enabled() -> bool:
+    """Say whether telemetry is wanted; asked per observation, so it reads one variable only."""
+    return _flag(os.environ, "LANGFUSE_TRACING_ENABLED", default=True)
+
+
+def captures_io() -> bool:
+    """Say whether inputs and outputs are recorded; asked per observation, so it reads one variable only."""
+    return _flag(os.environ, "RESEARCH_KIT_CAPTURE_IO", default=True)
+
+
+def private_directory(path: Path, *, purpose: str) -> Path:
+    """Return ``path`` as an existing folder that only its owner can enter.
+
+    Raises:
+        ConfigError: When the folder cannot be created, read or written.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise ConfigError(_unusable(path, purpose, error.strerror or str(error))) from error
+    if not os.access(path, os.R_OK | os.W_OK | os.X_OK):
+        raise ConfigError(_unusable(path, purpose, "it is not readable and writable"))
+    return path
+
+
+def _unusable(path: Path, purpose: str, cause: str) -> str:
+    return (
+        f"Cannot use {str(path)!r} as the folder for {purpose}: {cause}. "
+        "Correct its permissions, or set RESEARCH_KIT_DATA_DIR to a folder that you can write."
+    )
+
+
+def _text(env: Mapping[str, str], name: str) -> str | None:
+    return env.get(name, "").strip() or None
+
+
+def _flag(env: Mapping[str, str], name: str, *, default: bool) -> bool:
+    text = env.get(name, "").strip().lower()
+    if not text:
+        return default
+    if text in _TRUE:
+        return True
+    if text in _FALSE:
+        return False
+    raise ConfigError(f"{name} is {env[name]!r}, which is neither true nor false. Use true or false.")

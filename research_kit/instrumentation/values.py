@@ -1,0 +1,51 @@
+"""Values of DSPy calls as JSON text."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+__all__ = ["as_json", "call_inputs", "in_short"]
+
+
+def as_json(value: Any) -> str:
+    """Return ``value`` as JSON text; what JSON does not know is shown as its text."""
+    return json.dumps(_plain(value), ensure_ascii=False, default=str)
+
+
+def call_inputs(inputs: Mapping[str, Any]) -> Any:
+    """Return what a module or tool was called with: its keyword arguments, and positional ones if any."""
+    args, kwargs = inputs.get("args") or (), inputs.get("kwargs")
+    if not isinstance(kwargs, Mapping):
+        return dict(inputs)
+    return {**kwargs, "args": list(args)} if args else dict(kwargs)
+
+
+def in_short(inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return inputs with programs and functions by name and data sets by size, as of an optimiser's run."""
+    return {key: _short(value) for key, value in call_inputs(inputs).items() if value is not None}
+
+
+def _short(value: Any) -> Any:
+    if isinstance(value, str | int | float | bool):
+        return value
+    if isinstance(value, Mapping):
+        return in_short(value)
+    if isinstance(value, Sequence):
+        return f"{len(value)} items"
+    return str(getattr(value, "__name__", type(value).__name__))
+
+
+def _plain(value: Any) -> Any:
+    if value is None or isinstance(value, str | int | float | bool):
+        return value
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, Sequence | set | frozenset) and not isinstance(value, bytes | bytearray):
+        return [_plain(item) for item in value]
+    for method in ("model_dump", "toDict"):  # pydantic models; DSPy predictions and examples
+        convert = getattr(value, method, None)
+        if callable(convert):
+            return _plain(convert())
+    return str(value)

@@ -1,0 +1,132 @@
+"""The IPython extension: ``%load_ext research_kit``.
+
+Owns the hooks of one shell; what they call works without IPython. Invariant: loading binds a session and
+registers hooks, and nothing else: no network, no server, no output. Unloading restores everything.
+"""
+
+from __future__ import annotations
+
+import sys
+from types import ModuleType
+
+from IPython.core.interactiveshell import ExecutionInfo, ExecutionResult, InteractiveShell
+from wrapt import register_post_import_hook
+
+from research_kit import session
+from research_kit.instrumentation import instrument_dspy, uninstrument_dspy
+from research_kit.session.cells import Cell, running_cells
+
+__all__ = ["load_ipython_extension", "unload_ipython_extension"]
+
+# Importing one of these is the sign that something observed will happen in this kernel.
+_OBSERVED_MODULES = ("dspy", "langfuse", "mcp")
+_TRACE_MAGIC = "%%trace"
+_MAX_NAME_LENGTH = 200
+
+_shell: InteractiveShell | None = None
+_is_watching_imports = False
+
+
+def load_ipython_extension(ipython: InteractiveShell) -> None:
+    """Bind this kernel to a session and observe what its cells call; loading twice equals loading once."""
+    global _shell
+    session.bind()
+    if _shell is ipython:
+        return
+    _shell = ipython
+    ipython.events.register("pre_run_cell", _before_cell)
+    ipython.events.register("post_run_cell", _after_cell)
+    ipython.input_transformers_cleanup.append(_without_trace_magic)
+    _watch_imports()
+
+
+def unload_ipython_extension(ipython: InteractiveShell) -> None:
+    """Remove the hooks and unbind the session; what has ended is still delivered."""
+    global _shell
+    if _shell is not ipython:
+        return
+    _shell = None
+    ipython.events.unregister("pre_run_cell", _before_cell)
+    ipython.events.unregister("post_run_cell", _after_cell)
+    ipython.input_transformers_cleanup.remove(_without_trace_magic)
+    uninstrument_dspy()
+    _leave(running_cells.cut_off())
+    session.unbind()
+
+
+def _watch_imports() -> None:
+    global _is_watching_imports
+    if _is_watching_imports:  # wrapt keeps hooks for good, so they are registered once and look at _shell
+        return
+    _is_watching_imports = True
+    for name in _OBSERVED_MODULES:
+        register_post_import_hook(_after_import, name)
+
+
+def _after_import(_: ModuleType) -> None:
+    _observe()
+
+
+def _before_cell(info: ExecutionInfo) -> None:
+    with session.guarded("before a cell"):
+        cell = _cell_of(info)
+        _leave(running_cells.begin(cell))
+        session.kernel_session().refresh_enabled()
+        if cell.is_named or any(name in sys.modules for name in _OBSERVED_MODULES):
+            _observe()
+
+
+def _after_cell(result: ExecutionResult | None) -> None:
+    with session.guarded("after a cell"):
+        _leave(running_cells.end(result))
+
+
+def _leave(cell: Cell | None) -> None:
+    if cell is not None:
+        session.kernel_session().leave_cell(cell)
+
+
+def _observe() -> None:
+    if _shell is None:
+        return
+    with session.guarded("import hook"):
+        if session.activate():
+            instrument_dspy()
+
+
+def _cell_of(info: ExecutionInfo) -> Cell:
+    source = info.raw_cell or ""
+    name = _trace_name(source)
+    count = None if _shell is None else _shell.execution_count - bool(info.store_history)
+    return Cell(
+        source=source,
+        name=name or f"cell [{'' if count is None else count}]",
+        is_named=name is not None,
+        cell_id=info.cell_id,
+        execution_count=count,
+        request=_request(),
+    )
+
+
+def _request() -> object:
+    """Return what identifies the front end's request; None in a terminal."""
+    get_parent = getattr(_shell, "get_parent", None)
+    return None if get_parent is None else get_parent().get("header", {}).get("msg_id")
+
+
+def _trace_name(source: str) -> str | None:
+    """Return the name that ``%%trace name`` in the first line gives; empty without a name."""
+    magic, _, name = source.lstrip().partition("\n")[0].partition(" ")
+    return name.strip()[:_MAX_NAME_LENGTH] if magic.rstrip() == _TRACE_MAGIC else None
+
+
+def _without_trace_magic(lines: list[str]) -> list[str]:
+    """Take ``%%trace name`` off a cell, which then runs as any other, with ``await`` and its own magics.
+
+    An empty line stays in its place, so that tracebacks name the right lines, unless another cell magic
+    follows, which must come first.
+    """
+    if not lines or _trace_name(lines[0]) is None:
+        return lines
+    body = lines[1:]
+    return body if body and body[0].startswith("%%") else ["\n", *body]

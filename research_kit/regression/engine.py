@@ -1,0 +1,252 @@
+"""The papermill engine of regression runs.
+
+Owns what happens between papermill and the kernel: environment and folder of the kernel, deadlines, dead
+kernels, the limit on outputs, and the true account of the first failure. Does not read or judge files.
+Invariant: when `RegressionEngine` returns or raises, the kernel that it started has ended.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import signal
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic
+from typing import IO, Any, Literal
+
+from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
+from nbclient.util import ensure_async, run_sync
+from nbformat import NotebookNode
+from papermill.clientwrap import PapermillNotebookClient
+from papermill.engines import NBClientEngine, papermill_engines
+
+from research_kit.regression.cells import read_options
+
+__all__ = ["ENGINE_NAME", "CellError", "Execution", "RegressionEngine", "register_engine"]
+
+ENGINE_NAME = "research_kit"
+MAX_OUTPUT_BYTES = 20_000_000
+_TOO_MUCH_OUTPUT = (
+    f"The cell wrote more than {MAX_OUTPUT_BYTES // 1_000_000} MB of outputs and was stopped. Print less."
+)
+
+# After the reply of a cell its outputs are still on their way; on a busy machine longer than nbclient's 4 s.
+_OUTPUTS_WAIT_S = 20
+_INTERRUPT_WAIT_S = 2.0
+_ANSI = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
+
+# nbclient logs as errors what the result already says; in a test report that is noise.
+_quiet = logging.getLogger(f"{__name__}.nbclient")
+_quiet.setLevel(logging.CRITICAL)
+
+Failure = Literal["failed", "timeout", "crashed"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CellError:
+    """What went wrong in one cell.
+
+    Attributes:
+        cell_index: Position of the cell in the notebook, from 0, markdown cells counted.
+        execution_count: The number in brackets; None when the cell did not get one.
+        source: The whole source of the cell.
+        error_name: The class of the exception, or our own word for a timeout, a dead kernel, too much output.
+        error_value: Its message.
+        traceback: The kernel's traceback without terminal colours; empty when there is none.
+    """
+
+    cell_index: int
+    execution_count: int | None
+    source: str
+    error_name: str
+    error_value: str
+    traceback: str
+
+
+@dataclass(slots=True, kw_only=True)
+class Execution:
+    """What one execution is given, and what the engine reports back; the only value here that changes."""
+
+    cell_timeout_s: float
+    notebook_timeout_s: float
+    deadline: float
+    cwd: Path
+    environ: Mapping[str, str] | None
+    stderr: IO[bytes]
+    failure: Failure | None = None
+    error: CellError | None = None
+    has_started: bool = False
+
+    def remaining_s(self, cell: NotebookNode) -> float:
+        """How long the next cell may take; never 0, which nbclient reads as no limit."""
+        return max(0.05, min(self.cell_timeout_s, self.deadline - monotonic()))
+
+
+class RegressionClient(PapermillNotebookClient):  # type: ignore[misc]  # papermill has no type information
+    """Executes the cells and tells `Execution` the truth about the first failure."""
+
+    def __init__(self, nb_man: Any, *, execution: Execution, **traits: Any) -> None:
+        super().__init__(nb_man, timeout_func=execution.remaining_s, iopub_timeout=_OUTPUTS_WAIT_S, **traits)
+        self.execution = execution
+        self.output_bytes = 0
+        self.interruption: asyncio.Future[None] | None = None
+
+    def execute(self, **kwargs: Any) -> NotebookNode:
+        """Execute the notebook in a kernel of its own."""
+        self.reset_execution_trackers()
+        execution = self.execution
+        if execution.environ is not None:
+            kwargs["env"] = dict(execution.environ)
+        # What the process itself writes (a crash, a child process) must not reach the terminal of the caller.
+        with self.setup_kernel(
+            cwd=str(execution.cwd), stdout=execution.stderr, stderr=execution.stderr, **kwargs
+        ):
+            execution.has_started = True
+            # papermill asks the kernel after the last cell and waits without limit; its specification knows.
+            self.nb.metadata.setdefault("language_info", {"name": self.km.kernel_spec.language})
+            self.papermill_execute_cells()
+            self.set_widgets_metadata()
+        executed: NotebookNode = self.nb
+        return executed
+
+    def execute_cell(self, cell: NotebookNode, cell_index: int, **kwargs: Any) -> NotebookNode:
+        """Execute one cell, unless its tags or comments say that it is skipped."""
+        options = read_options(cell)
+        if options.is_skipped:
+            return cell
+        self.output_bytes, self.interruption = 0, None
+        try:
+            super().execute_cell(cell, cell_index, **kwargs)
+            if self.interruption is not None:
+                raise CellExecutionError("", "TooMuchOutput", "")
+        except CellExecutionError as error:
+            self._take_error(cell, cell_index, error)
+        except CellTimeoutError as error:
+            name, text = self._describe_timeout(str(error))
+            self._report("timeout", cell_index, name, text, self._interrupt(cell))
+            raise
+        except DeadKernelError:
+            self._report("crashed", cell_index, "DeadKernel", self._describe_end(), "")
+            raise
+        return cell
+
+    def process_message(
+        self, msg: dict[str, Any], cell: NotebookNode, cell_index: int
+    ) -> NotebookNode | None:
+        """Take one message of the kernel into the cell; beyond the limit on outputs, stop the cell."""
+        self.output_bytes += _count_output(msg["content"])
+        if self.output_bytes <= MAX_OUTPUT_BYTES or msg["msg_type"] in ("status", "error"):
+            output: NotebookNode | None = super().process_message(msg, cell, cell_index)
+            return output
+        if self.interruption is None:
+            # Kept as an attribute: the event loop itself holds tasks weakly.
+            self.interruption = asyncio.ensure_future(self._async_interrupt_kernel())
+        return None
+
+    def _take_error(self, cell: NotebookNode, cell_index: int, error: CellExecutionError) -> None:
+        if self.interruption is not None:
+            self._report("failed", cell_index, "TooMuchOutput", _TOO_MUCH_OUTPUT, _find_traceback(cell))
+            raise error
+        if not read_options(cell).may_raise:
+            self._report("failed", cell_index, error.ename, error.evalue, _find_traceback(cell))
+            raise error
+
+    def _describe_timeout(self, message: str) -> tuple[str, str]:
+        execution = self.execution
+        if "IOPub" in message:
+            return (
+                "OutputTimeout",
+                f"The cell ended, but its outputs did not arrive within {_OUTPUTS_WAIT_S} s.",
+            )
+        if monotonic() >= execution.deadline:
+            return "NotebookTimeout", (
+                f"The notebook had not ended after {execution.notebook_timeout_s:g} s (notebook_timeout_s) "
+                "and this cell was running. Make it faster, or raise the limit."
+            )
+        return "CellTimeout", (
+            f"The cell was still running after {execution.cell_timeout_s:g} s (cell_timeout_s). "
+            "Make it faster, or raise the limit."
+        )
+
+    def _describe_end(self) -> str:
+        exit_code = run_sync(self._async_exit_code)()
+        if exit_code is not None and exit_code < 0:
+            return f"The kernel was ended by {signal.Signals(-exit_code).name} while this cell was running"
+        return f"The kernel ended with exit code {exit_code} while this cell was running"
+
+    async def _async_exit_code(self) -> int | None:
+        code: int | None = await self.km.provisioner.poll()
+        return code
+
+    def _report(self, failure: Failure, cell_index: int, name: str, value: str, traceback: str) -> None:
+        cell = self.nb.cells[cell_index]
+        self.execution.failure = failure
+        self.execution.error = CellError(
+            cell_index=cell_index,
+            execution_count=cell.get("execution_count"),
+            source=cell.source,
+            error_name=name,
+            error_value=strip_colours(value),
+            traceback=strip_colours(traceback),
+        )
+
+    def _interrupt(self, cell: NotebookNode) -> str:
+        """Stop the running cell, so that the kernel can end in order; return where the cell was."""
+        return run_sync(self._async_interrupt)(cell)
+
+    async def _async_interrupt(self, cell: NotebookNode) -> str:
+        await self._async_interrupt_kernel()
+        deadline = monotonic() + _INTERRUPT_WAIT_S
+        while monotonic() < deadline:
+            # nbclient leaves its own reader running after a timeout, and it puts the error into the cell.
+            if traceback := _find_traceback(cell):
+                return traceback
+            await asyncio.sleep(0.02)
+        # A cell that swallows the interrupt would also make the orderly shutdown wait in vain.
+        self.shutdown_kernel = "immediate"
+        return ""
+
+    async def _async_interrupt_kernel(self) -> None:
+        await ensure_async(self.km.interrupt_kernel())
+
+
+class RegressionEngine(NBClientEngine):  # type: ignore[misc]  # papermill has no type information
+    """papermill's nbclient engine with `RegressionClient` as its client."""
+
+    @classmethod
+    def execute_managed_notebook(
+        cls, nb_man: Any, kernel_name: str, *, execution: Execution, start_timeout: int = 60, **options: Any
+    ) -> NotebookNode:
+        """Execute the notebook that ``nb_man`` holds; papermill passes the options."""
+        client = RegressionClient(
+            nb_man, execution=execution, kernel_name=kernel_name, startup_timeout=start_timeout, log=_quiet
+        )
+        return client.execute()
+
+
+def register_engine() -> None:
+    """Make the engine known to papermill; doing it twice equals doing it once."""
+    papermill_engines.register(ENGINE_NAME, RegressionEngine)
+
+
+def strip_colours(text: str) -> str:
+    """Remove terminal colours and cursor movements."""
+    return _ANSI.sub("", text)
+
+
+def _find_traceback(cell: NotebookNode) -> str:
+    errors = [output for output in cell.outputs if output.output_type == "error"]
+    return "\n".join(errors[-1].traceback) if errors else ""
+
+
+def _count_output(content: Mapping[str, Any]) -> int:
+    text = content.get("text")
+    if isinstance(text, str):
+        return len(text)
+    data = content.get("data")
+    return (
+        sum(len(value) for value in data.values() if isinstance(value, str)) if isinstance(data, dict) else 0
+    )

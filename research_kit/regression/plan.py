@@ -1,0 +1,148 @@
+"""Which notebooks are tests, and how they are run.
+
+Owns the table ``[tool.research_kit.regression]`` of pyproject.toml: reads, validates and turns it into
+values. Does not open notebooks. Invariant: a `Plan` is complete and valid, so that no other module looks at
+the table.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from research_kit.errors import ConfigError
+from research_kit.regression.sanitize import Sanitizer
+from research_kit.regression.settings import TABLE, Table
+
+__all__ = ["NotebookPlan", "Plan", "find_plan", "load_plan"]
+
+_KEYS = (
+    "notebooks",
+    "expected_dir",
+    "output_dir",
+    "cell_timeout_s",
+    "notebook_timeout_s",
+    "default_sanitizers",
+    "sanitize",
+    "sanitize_with",
+    "parameters",
+    "parameter_sets",
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NotebookPlan:
+    """One notebook with one set of parameters: what becomes one run.
+
+    Attributes:
+        path: The notebook.
+        set_name: The name of the parameter set; None when the notebook has none.
+        parameters: What papermill injects.
+        baseline_path: Where the accepted outputs are, once there are some.
+    """
+
+    path: Path
+    set_name: str | None
+    parameters: Mapping[str, object]
+    baseline_path: Path
+
+    @property
+    def name(self) -> str:
+        """The name of the run, unique within the plan: the stem, and the parameter set when there is one."""
+        return self.path.stem if self.set_name is None else f"{self.path.stem}.{self.set_name}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """The validated configuration of one project.
+
+    Attributes:
+        root: The folder of the pyproject.toml.
+        notebooks: One value per notebook and parameter set, ordered by path.
+        output_dir: Where executed copies are written unless the caller says otherwise.
+        cell_timeout_s: The longest that one cell may take.
+        notebook_timeout_s: The longest that one notebook may take.
+        sanitizers: What is replaced before outputs are compared, in this order.
+    """
+
+    root: Path
+    notebooks: tuple[NotebookPlan, ...]
+    output_dir: Path
+    cell_timeout_s: float
+    notebook_timeout_s: float
+    sanitizers: tuple[Sanitizer, ...]
+
+
+def find_plan(path: Path) -> Path | None:
+    """Return the nearest pyproject.toml at or above ``path`` that configures notebooks as tests."""
+    for folder in (path, *path.parents):
+        pyproject = folder / "pyproject.toml"
+        if pyproject.is_file() and _read_table(pyproject) is not None:
+            return pyproject
+    return None
+
+
+def load_plan(pyproject: Path) -> Plan:
+    """Read the plan from ``pyproject``, a pyproject.toml or the folder that holds it.
+
+    Raises:
+        ConfigError: When the table ``[tool.research_kit.regression]`` is missing or cannot be used.
+    """
+    pyproject = (pyproject / "pyproject.toml" if pyproject.is_dir() else pyproject).absolute()
+    if not pyproject.is_file():
+        raise ConfigError(f"Cannot read the plan from {str(pyproject)!r}: there is no such file. {_REMEDY}")
+    values = _read_table(pyproject)
+    if values is None:
+        raise ConfigError(f"{str(pyproject)!r} has no table [{TABLE}], so no notebook is a test. {_REMEDY}")
+    table = Table(pyproject=pyproject, values=values)
+    table.refuse_unknown_keys(_KEYS)
+    root = pyproject.parent
+    return Plan(
+        root=root,
+        notebooks=_plan_notebooks(table, root),
+        output_dir=root / table.text("output_dir", default=".research_kit/runs"),
+        cell_timeout_s=table.seconds("cell_timeout_s", default=120.0),
+        notebook_timeout_s=table.seconds("notebook_timeout_s", default=600.0),
+        sanitizers=table.sanitizers(),
+    )
+
+
+_REMEDY = f'Add [{TABLE}] with notebooks = ["notebooks/*.ipynb"].'
+
+
+def _read_table(pyproject: Path) -> dict[str, Any] | None:
+    try:
+        document = tomllib.loads(pyproject.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+        raise ConfigError(f"Cannot read {str(pyproject)!r}: {error}. Correct the file.") from error
+    tables: Any = document.get("tool", {})
+    for name in ("research_kit", "regression"):
+        tables = tables.get(name) if isinstance(tables, dict) else None
+    if tables is not None and not isinstance(tables, dict):
+        raise ConfigError(f"{TABLE} in {str(pyproject)!r} is {tables!r}, which is not a table. {_REMEDY}")
+    return tables
+
+
+def _plan_notebooks(table: Table, root: Path) -> tuple[NotebookPlan, ...]:
+    paths = table.notebook_paths()
+    stems = {path.stem for path in paths}
+    expected_dir = root / table.text("expected_dir", default="tests/notebooks")
+    common = table.tables("parameters", allowed_names=stems)
+    sets = table.tables("parameter_sets", allowed_names=stems)
+    planned = []
+    for path in paths:
+        parameters = common.get(path.stem, {})
+        for set_name, more in table.named_sets(sets.get(path.stem)):
+            suffix = "" if set_name is None else f".{set_name}"
+            planned.append(
+                NotebookPlan(
+                    path=path,
+                    set_name=set_name,
+                    parameters={**parameters, **more},
+                    baseline_path=expected_dir / f"{path.stem}{suffix}.json",
+                )
+            )
+    return tuple(planned)

@@ -1,0 +1,180 @@
+"""The pytest plugin: notebooks of the plan as test items.
+
+Owns collection, the two options and the reporting inside pytest; running and judging is `check_notebook`.
+Invariant: in a project without ``[tool.research_kit.regression]`` the plugin collects nothing, and
+importing it loads neither papermill nor nbval nor pandas.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from research_kit.errors import ConfigError
+
+if TYPE_CHECKING:
+    from research_kit.regression.check import Check
+    from research_kit.regression.plan import NotebookPlan, Plan
+
+__all__ = [
+    "NotebookFile",
+    "NotebookRun",
+    "pytest_addoption",
+    "pytest_collect_file",
+    "pytest_configure",
+    "pytest_terminal_summary",
+]
+
+_PLANS = pytest.StashKey[dict[Path, "Plan | None"]]()
+_COPY, _EXPECTED, _ACCEPTED = "rk_executed_copy", "rk_expected_from", "rk_accepted"
+
+
+class NotebookFailedError(Exception):
+    """A notebook did not pass; the only exception whose text pytest shows without a Python traceback."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.text = text
+
+
+class NotebookFile(pytest.File):
+    """One notebook; it holds one `NotebookRun` per parameter set."""
+
+    plan: Plan | None = None
+    problem: str = ""
+
+    def collect(self) -> Iterable[NotebookRun]:
+        """Yield the runs of this notebook without opening it."""
+        if self.plan is None:
+            raise self.CollectError(self.problem)
+        for planned in self.plan.notebooks:
+            if planned.path.resolve() == self.path.resolve():
+                name = "run" if planned.set_name is None else f"run[{planned.set_name}]"
+                yield NotebookRun.from_parent(self, name=name, planned=planned, plan=self.plan)
+
+
+class NotebookRun(pytest.Item):
+    """One run of one notebook."""
+
+    def __init__(self, *, planned: NotebookPlan, plan: Plan, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.planned = planned
+        self.plan = plan
+
+    def runtest(self) -> None:
+        """Run the notebook and fail with a readable text."""
+        from research_kit.regression.check import check_notebook
+        from research_kit.regression.report import format_check
+
+        output_dir = self.config.getoption("rk_output_dir")
+        try:
+            check = check_notebook(
+                self.planned,
+                self.plan,
+                output_dir=Path(output_dir).absolute() if output_dir else None,
+                accept=self.config.getoption("rk_accept"),
+            )
+        except ConfigError as error:
+            raise NotebookFailedError(str(error)) from error
+        self._remember(check)
+        if not check.is_passed:
+            raise NotebookFailedError(format_check(check, root=self.config.rootpath))
+
+    def _remember(self, check: Check) -> None:
+        # User properties cross from xdist workers to the terminal summary, and stand in the JUnit XML.
+        self.user_properties.append((_COPY, str(check.run.output_path)))
+        self.user_properties.append((_EXPECTED, check.expected_from))
+        if check.accepted_path is not None:
+            self.user_properties.append((_ACCEPTED, str(check.accepted_path)))
+
+    def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
+        """Show our own text for our own failures, and pytest's representation for everything else."""
+        if isinstance(excinfo.value, NotebookFailedError):
+            return excinfo.value.text
+        excinfo.traceback = excinfo.traceback.cut(path=__file__)
+        return super().repr_failure(excinfo, style)
+
+    def reportinfo(self) -> tuple[Path, int | None, str]:
+        """Name the notebook and its run in headings."""
+        set_name = self.planned.set_name
+        return self.path, None, self.path.stem if set_name is None else f"{self.path.stem}[{set_name}]"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the options of notebook runs."""
+    group = parser.getgroup("research-kit", "notebooks as regression tests")
+    group.addoption(
+        "--rk-accept",
+        action="store_true",
+        dest="rk_accept",
+        default=False,
+        help="write the outputs of the notebooks as their new baselines instead of comparing them",
+    )
+    group.addoption(
+        "--rk-output-dir",
+        dest="rk_output_dir",
+        default=None,
+        metavar="DIR",
+        help="folder of the executed copies (default: output_dir of the plan, .research_kit/runs)",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Prepare the memory of plans that were already read."""
+    config.stash[_PLANS] = {}
+
+
+def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> NotebookFile | None:
+    """Collect a notebook when the nearest plan names it, unless another notebook plugin was asked to."""
+    config = parent.config
+    if file_path.suffix != ".ipynb" or _is_taken(config):
+        return None
+    plan, problem = None, ""
+    try:
+        plan = _find_plan(config, file_path.parent)
+    except ConfigError as error:
+        problem = str(error)
+    if not problem and (
+        plan is None or file_path.resolve() not in {p.path.resolve() for p in plan.notebooks}
+    ):
+        return None
+    notebook_file: NotebookFile = NotebookFile.from_parent(parent, path=file_path)
+    notebook_file.plan, notebook_file.problem = plan, problem
+    return notebook_file
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say which baselines were written, and which notebooks were only checked for errors."""
+    properties = [dict(report.user_properties) for report in terminalreporter.getreports("passed")]
+    accepted = [values[_ACCEPTED] for values in properties if _ACCEPTED in values]
+    unchecked = [
+        values[_COPY] for values in properties if values.get(_EXPECTED) == "none" and _ACCEPTED not in values
+    ]
+    if accepted:
+        terminalreporter.write_line(
+            f"research-kit: {len(accepted)} baseline(s) written: {', '.join(accepted)}"
+        )
+    if unchecked:
+        names = ", ".join(Path(copy).stem for copy in unchecked)
+        terminalreporter.write_line(
+            f"research-kit: no baseline, only errors were looked for: {names} (--rk-accept adds one)"
+        )
+
+
+def _is_taken(config: pytest.Config) -> bool:
+    return any(config.getoption(name, False) for name in ("nbval", "nbval_lax", "nbmake"))
+
+
+def _find_plan(config: pytest.Config, folder: Path) -> Plan | None:
+    from research_kit.regression.plan import find_plan, load_plan
+
+    plans = config.stash[_PLANS]
+    if folder not in plans:
+        # Remembered first: a plan that cannot be used is one error, not one per notebook.
+        plans[folder] = None
+        pyproject = find_plan(folder)
+        plans[folder] = load_plan(pyproject) if pyproject is not None else None
+    return plans[folder]

@@ -1,0 +1,226 @@
+"""One execution of one notebook.
+
+Owns the way from a file to a `RunResult`: executing with papermill, saving the executed copy, telling the
+outcome. Does not compare outputs and knows no test framework. Invariant: whatever the notebook does,
+`run_notebook` returns a result within the time limit, and the executed copy on disk shows how far it came.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from time import monotonic
+from typing import IO, Literal
+
+import papermill
+from jupyter_client.kernelspec import KernelSpecManager, NoSuchKernel
+from nbclient.exceptions import CellTimeoutError, DeadKernelError
+from nbformat import NotebookNode
+from papermill.exceptions import PapermillExecutionError
+from papermill.execute import remove_error_markers
+from papermill.iorw import write_ipynb
+
+from research_kit.errors import ConfigError
+from research_kit.regression.cells import INJECTED_TAG, read_tags
+from research_kit.regression.documents import read_notebook
+from research_kit.regression.engine import ENGINE_NAME, CellError, Execution, register_engine, strip_colours
+
+__all__ = ["CellError", "Outcome", "RunResult", "run_notebook"]
+
+Outcome = Literal["passed", "failed", "timeout", "crashed", "not_started"]
+
+_START_TIMEOUT_S = 60
+_STDERR_TAIL_BYTES = 4000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunResult:
+    """What became of one run.
+
+    Attributes:
+        path: The notebook that was run.
+        output_path: The executed copy; it exists unless the outcome is ``not_started``.
+        outcome: ``passed`` (every cell ran), ``failed`` (a cell raised), ``timeout``, ``crashed`` (the kernel
+            died) or ``not_started`` (unreadable notebook, missing kernel).
+        message: One sentence that says what happened; empty when it passed.
+        error: The failing cell; None when no cell is to blame.
+        duration_s: How long the run took, kernel start included.
+        parameters: The parameters that were injected.
+    """
+
+    path: Path
+    output_path: Path
+    outcome: Outcome
+    message: str
+    error: CellError | None
+    duration_s: float
+    parameters: Mapping[str, object]
+
+
+def run_notebook(
+    path: Path,
+    *,
+    output_path: Path,
+    parameters: Mapping[str, object] | None = None,
+    cell_timeout_s: float = 120.0,
+    notebook_timeout_s: float = 600.0,
+    environ: Mapping[str, str] | None = None,
+) -> RunResult:
+    """Execute a notebook in a new kernel, in the notebook's own folder, and save the executed copy.
+
+    Args:
+        path: The notebook; it is not changed.
+        output_path: Where the executed copy goes; folders are made, an older copy is replaced.
+        parameters: Values for the cell tagged ``parameters``.
+        cell_timeout_s: The longest that one cell may take.
+        notebook_timeout_s: The longest that all cells together may take.
+        environ: The whole environment of the kernel; None passes on the environment of this process.
+
+    Raises:
+        ConfigError: When ``output_path`` is the notebook itself or cannot be written, or when there are
+            parameters and the notebook has no cell for them.
+    """
+    started = monotonic()
+    path, output_path = path.absolute(), output_path.absolute()
+    _prepare_output(path, output_path)
+    result = RunResult(
+        path=path,
+        output_path=output_path,
+        outcome="passed",
+        message="",
+        error=None,
+        duration_s=0.0,
+        parameters=dict(parameters or {}),
+    )
+    try:
+        notebook = read_notebook(path)
+    except ConfigError as error:
+        return replace(result, outcome="not_started", message=str(error), duration_s=monotonic() - started)
+    if parameters:
+        _require_parameters_cell(notebook, path)
+    with tempfile.TemporaryFile() as stderr:
+        execution = Execution(
+            cell_timeout_s=cell_timeout_s,
+            notebook_timeout_s=notebook_timeout_s,
+            deadline=started + notebook_timeout_s,
+            cwd=path.parent,
+            environ=environ,
+            stderr=stderr,
+        )
+        result = _execute(result, notebook, execution)
+    return replace(result, duration_s=monotonic() - started)
+
+
+def _prepare_output(path: Path, output_path: Path) -> None:
+    if path.resolve() == output_path.resolve():
+        raise ConfigError(
+            f"output_path is the notebook itself, {str(path)!r}. Give another path for the executed copy."
+        )
+    try:
+        output_path.parent.mkdir(parents=True, exist_ok=True)
+        # An old copy must not be taken for the result of a run that never starts.
+        output_path.unlink(missing_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            f"Cannot write the executed copy to {str(output_path)!r}: {error.strerror}. "
+            "Give another output_path."
+        ) from error
+
+
+def _require_parameters_cell(notebook: NotebookNode, path: Path) -> None:
+    if not any("parameters" in read_tags(cell) for cell in notebook.cells):
+        raise ConfigError(
+            f"There are parameters for {str(path)!r}, but none of its cells is tagged 'parameters', so they "
+            "would have no effect. Tag the cell that assigns the defaults."
+        )
+
+
+def _execute(result: RunResult, notebook: NotebookNode, execution: Execution) -> RunResult:
+    spec = notebook.metadata.get("kernelspec") or {}
+    kernel_name = spec.get("name") or "python3"
+    try:
+        _papermill(result, execution, kernel_name, spec.get("language") or "python")
+    except PapermillExecutionError:
+        # papermill also raises for cells whose exception is expected; the engine has recorded which it was.
+        if execution.failure is None:
+            write_ipynb(remove_error_markers(read_notebook(result.output_path)), str(result.output_path))
+    except (CellTimeoutError, DeadKernelError):
+        pass  # the engine has recorded it
+    except NoSuchKernel:
+        return _not_started(result, _missing_kernel(result.path, kernel_name))
+    except (RuntimeError, OSError) as error:
+        if execution.has_started:
+            raise
+        cause = f"{error}{_quote_tail(execution.stderr)}"
+        remedy = "Check that its kernel can be started: jupyter kernelspec list"
+        return _not_started(
+            result, f"The kernel {kernel_name!r} of {str(result.path)!r} did not start: {cause}. {remedy}"
+        )
+    return _conclude(result, execution)
+
+
+def _papermill(result: RunResult, execution: Execution, kernel_name: str, language: str) -> None:
+    register_engine()
+    papermill.execute_notebook(
+        _literal(result.path),
+        _literal(result.output_path),
+        parameters=dict(result.parameters),
+        engine_name=ENGINE_NAME,
+        kernel_name=kernel_name,
+        language=language,
+        progress_bar=False,
+        start_timeout=min(_START_TIMEOUT_S, max(1, int(execution.notebook_timeout_s))),
+        execution=execution,
+    )
+
+
+def _literal(path: Path) -> str:
+    """Protect braces: papermill fills parameters into paths."""
+    return str(path).replace("{", "{{").replace("}", "}}")
+
+
+def _not_started(result: RunResult, message: str) -> RunResult:
+    return replace(result, outcome="not_started", message=message)
+
+
+def _missing_kernel(path: Path, kernel_name: str) -> str:
+    installed = ", ".join(sorted(KernelSpecManager().find_kernel_specs())) or "none"
+    return (
+        f"The notebook {str(path)!r} asks for the kernel {kernel_name!r}, which is not installed (installed: "
+        f"{installed}). Install it (python -m ipykernel install --sys-prefix --name {kernel_name}), or "
+        "choose another kernel in the notebook."
+    )
+
+
+def _conclude(result: RunResult, execution: Execution) -> RunResult:
+    error = execution.error
+    if execution.failure is None or error is None:
+        return result
+    executed = read_notebook(result.output_path)
+    message = error.error_value
+    if execution.failure == "failed" and error.error_name == "SystemExit":
+        message = "The cell ended the notebook with SystemExit, so the cells after it did not run."
+    elif execution.failure == "failed":
+        message = f"{error.error_name}: {error.error_value}"
+    elif execution.failure == "crashed":
+        message = f"{error.error_value}{_quote_tail(execution.stderr)}."
+    return replace(
+        result, outcome=execution.failure, message=message, error=_in_the_original(error, executed)
+    )
+
+
+def _in_the_original(error: CellError, executed: NotebookNode) -> CellError:
+    """Count the cell in the notebook as written, without the cell that papermill injects before it."""
+    cells = remove_error_markers(executed).cells[: error.cell_index]
+    injected_count = sum(INJECTED_TAG in read_tags(cell) for cell in cells)
+    return replace(error, cell_index=error.cell_index - injected_count)
+
+
+def _quote_tail(stderr: IO[bytes]) -> str:
+    stderr.seek(0, 2)
+    stderr.seek(max(0, stderr.tell() - _STDERR_TAIL_BYTES))
+    lines = strip_colours(stderr.read().decode(errors="replace")).splitlines()
+    text = "\n".join(line for line in lines if not line.startswith("[IPKernelApp] WARNING")).strip()
+    return f"; its last words: {text}" if text else ""

@@ -1,0 +1,139 @@
+"""Which server the traces of this process go to and are read from.
+
+Owns the choice between a configured Langfuse and the embedded store, and asks a server for its project; sends
+no spans. Invariant: without keys the answer is the embedded store, never a remote server.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+from urllib.parse import quote
+
+from research_kit.config import Settings, load_settings
+from research_kit.errors import BackendError
+from research_kit.store import ensure_running, page_url
+
+__all__ = ["Backend", "fetch_project_id", "refusal", "resolve_backend", "spool_folder"]
+
+_PROBE_TIMEOUT_S = 5.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Backend:
+    """A server that speaks Langfuse's API.
+
+    Attributes:
+        state: ``local`` for the embedded store, ``connected`` for a Langfuse server.
+        base_url: Root of the server, without a slash at the end.
+        public_key: Its public key.
+        secret_key: Its secret key.
+        project_id: The project of the keys; None until the server was asked.
+    """
+
+    state: Literal["local", "connected"]
+    base_url: str
+    public_key: str
+    secret_key: str
+    project_id: str | None = None
+
+    def __repr__(self) -> str:
+        """Show everything but the secret key."""
+        return f"Backend({self.state}, {self.base_url}, {self.public_key}, project {self.project_id})"
+
+    def session_url(self, session_id: str) -> str | None:
+        """Return the address of a session's page; None while the project is not known."""
+        return self._page("sessions", session_id)
+
+    def trace_url(self, trace_id: str) -> str | None:
+        """Return the address of a trace's page; None while the project is not known."""
+        return self._page("traces", trace_id)
+
+    def _page(self, kind: str, page_id: str) -> str | None:
+        if self.project_id is None:
+            return None
+        path = f"/project/{self.project_id}/{kind}/{quote(page_id, safe='')}"
+        # The store's pages want a proof in the link; a Langfuse server has a login of its own.
+        return page_url(self, path) if self.state == "local" else self.base_url + path
+
+
+def spool_folder(data_dir: Path, backend: Backend) -> Path:
+    """Return where what waits for ``backend`` is kept: one folder per project.
+
+    The public key names the project; an address may be mistyped and corrected, or change its port.
+    """
+    return data_dir / "spool" / hashlib.sha256(backend.public_key.encode()).hexdigest()[:16]
+
+
+def resolve_backend(settings: Settings | None = None) -> Backend:
+    """Return the server of this process; without keys, start the embedded store when it is not running.
+
+    Raises:
+        StoreError: When the embedded store cannot be started.
+        ConfigError: When the settings or the data folder cannot be used.
+    """
+    settings = load_settings() if settings is None else settings
+    if settings.public_key and settings.secret_key:
+        return Backend(
+            state="connected",
+            base_url=settings.base_url,
+            public_key=settings.public_key,
+            secret_key=settings.secret_key,
+        )
+    address = ensure_running(settings.data_dir)
+    return Backend(
+        state="local",
+        base_url=address.base_url,
+        public_key=address.public_key,
+        secret_key=address.secret_key,
+        project_id=address.project_id,
+    )
+
+
+def fetch_project_id(backend: Backend) -> str:
+    """Ask the server which project the keys belong to.
+
+    Raises:
+        BackendError: When the server cannot be reached or refuses the keys.
+    """
+    import httpx
+
+    try:
+        answer = httpx.get(
+            f"{backend.base_url}/api/public/projects",
+            auth=(backend.public_key, backend.secret_key),
+            timeout=_PROBE_TIMEOUT_S,
+        )
+    except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:
+        raise BackendError(
+            f"Cannot reach {backend.base_url}: {error}. Check LANGFUSE_BASE_URL and the network.",
+            base_url=backend.base_url,
+        ) from error
+    if answer.status_code != httpx.codes.OK:
+        raise BackendError(
+            refusal(backend, answer.status_code), base_url=backend.base_url, status_code=answer.status_code
+        )
+    try:
+        return str(answer.json()["data"][0]["id"])
+    except (ValueError, LookupError, TypeError) as error:
+        raise BackendError(
+            f"{backend.base_url} answered something that is not Langfuse's. Check that LANGFUSE_BASE_URL is "
+            "the root of a Langfuse server, not a login page or a proxy.",
+            base_url=backend.base_url,
+            status_code=answer.status_code,
+        ) from error
+
+
+def refusal(backend: Backend, status_code: int) -> str:
+    """Say what a refusal with ``status_code`` means and what to do."""
+    if status_code in (401, 403):
+        return (
+            f"{backend.base_url} refused the key {backend.public_key} ({status_code}). "
+            "Check LANGFUSE_PUBLIC_KEY, LANGFUSE_SECRET_KEY and LANGFUSE_BASE_URL: they must belong together."
+        )
+    return (
+        f"{backend.base_url} answered {status_code}. Check that LANGFUSE_BASE_URL is a Langfuse server "
+        "of version 4 or later, and its own log."
+    )

@@ -1,0 +1,66 @@
+"""The masker of the process, kept in step with its environment.
+
+Owns when a masker is built anew: a notebook may put a key into ``os.environ`` at any time, and it must be
+masked from then on. What a secret is, `masking` decides.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
+
+from research_kit.session.masking import PATTERNS_VARIABLE, build_masker, mask_span_proto
+from research_kit.session.secret_values import secret_values
+
+if TYPE_CHECKING:
+    from opentelemetry.proto.trace.v1.trace_pb2 import Span as SpanProto
+
+__all__ = ["CurrentMask", "Mask"]
+
+Mask = Callable[[str], str] | Iterable[str]
+# How long a new secret in the environment may go unnoticed.
+_CHECK_INTERVAL_S = 0.5
+
+
+class CurrentMask:
+    """Masks spans and texts with what counts as secret now."""
+
+    def __init__(self) -> None:
+        self._own: Mask = ()
+        self._basis: tuple[object, ...] = ()
+        self._check_at_s = 0.0
+        self._masker: Callable[[str], str] = str
+
+    def add(self, mask: Mask) -> None:
+        """Use a function, or regular expressions, besides the built-in rules.
+
+        Raises:
+            ConfigError: When an expression cannot be used.
+        """
+        own = mask if callable(mask) else ([mask] if isinstance(mask, str) else list(mask))
+        self._build(own)  # refuses before anything is changed
+        self._own, self._basis, self._check_at_s = own, (), 0.0
+
+    def mask_span(self, span: SpanProto) -> None:
+        """Take secrets out of ``span``, in place."""
+        mask_span_proto(span, self._current())
+
+    def mask_text(self, text: str) -> str:
+        """Return ``text`` without secrets; JSON text stays JSON text."""
+        return self._current()(text)
+
+    def _current(self) -> Callable[[str], str]:
+        now_s = time.monotonic()
+        if now_s >= self._check_at_s:
+            self._check_at_s = now_s + _CHECK_INTERVAL_S
+            basis = (secret_values(os.environ), os.environ.get(PATTERNS_VARIABLE))
+            if basis != self._basis:
+                self._basis, self._masker = basis, self._build(self._own)
+        return self._masker
+
+    def _build(self, own: Mask) -> Callable[[str], str]:
+        if callable(own):
+            return build_masker(os.environ, function=own)
+        return build_masker(os.environ, patterns=own)

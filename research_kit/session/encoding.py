@@ -1,0 +1,93 @@
+"""Spans as bytes: each one an OTLP export of its own.
+
+Concatenated, such exports are one export with all their spans, so a batch is a join of bytes. Owns the
+translation from OpenTelemetry's spans, before which nothing leaves the process; sends nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.trace.v1.trace_pb2 import Span as SpanProto
+from opentelemetry.proto.trace.v1.trace_pb2 import Status
+from opentelemetry.sdk.trace import ReadableSpan
+
+from research_kit.config import captures_io
+from research_kit.session.span_proto import export_of
+from research_kit.session.spool import SpoolKey
+
+__all__ = ["MaskSpan", "as_died", "encode_span", "span_key"]
+
+MaskSpan = Callable[[SpanProto], None]
+DIED = "kernel died"
+_IO_PREFIXES = (
+    "gen_ai.completion",
+    "gen_ai.input.messages",
+    "gen_ai.output.messages",
+    "gen_ai.prompt",
+    "gen_ai.system_instructions",
+    "gen_ai.tool.call.",
+    "input.value",
+    "langfuse.observation.input",
+    "langfuse.observation.output",
+    "langfuse.trace.input",
+    "langfuse.trace.output",
+    "llm.completions",
+    "llm.input_messages",
+    "llm.output_messages",
+    "llm.prompts",
+    "output.value",
+    "traceloop.entity.input",
+    "traceloop.entity.output",
+)
+
+
+def span_key(span: ReadableSpan) -> SpoolKey:
+    """Return the key of ``span`` in the spool."""
+    context = span.get_span_context()
+    assert context is not None
+    return SpoolKey(context.trace_id.to_bytes(16, "big"), context.span_id.to_bytes(8, "big"))
+
+
+def encode_span(span: ReadableSpan, mask: MaskSpan) -> bytes:
+    """Return ``span`` as an export request, with secrets taken out by ``mask``.
+
+    With ``RESEARCH_KIT_CAPTURE_IO=false`` inputs and outputs go too, whichever library recorded them.
+    """
+    request, encoded = export_of(span)
+    if not captures_io():
+        _drop_io(encoded)
+    mask(encoded)
+    content: bytes = request.SerializeToString()
+    return content
+
+
+def as_died(payload: bytes, end_time_ns: int) -> bytes:
+    """Return a span that was open when its process ended, closed as an error.
+
+    Args:
+        payload: The span as `encode_span` wrote it while it was open.
+        end_time_ns: When the process was last heard of, in nanoseconds since 1970.
+    """
+    request = ExportTraceServiceRequest.FromString(payload)
+    span = _only_span(request)
+    span.end_time_unix_nano = max(end_time_ns, span.start_time_unix_nano)
+    span.status.code = Status.STATUS_CODE_ERROR
+    span.status.message = DIED
+    for key, text in (("level", "ERROR"), ("status_message", DIED)):
+        span.attributes.add(key=f"langfuse.observation.{key}").value.string_value = text
+    content: bytes = request.SerializeToString()
+    return content
+
+
+def _drop_io(span: SpanProto) -> None:
+    kept = [attribute for attribute in span.attributes if not attribute.key.startswith(_IO_PREFIXES)]
+    del span.attributes[:]
+    span.attributes.extend(kept)
+    del span.events[:]
+
+
+def _only_span(request: ExportTraceServiceRequest) -> SpanProto:
+    span: SpanProto = request.resource_spans[0].scope_spans[0].spans[0]
+    return span

@@ -1,0 +1,371 @@
+"""The session of this process: binding it, changing it, asking about it.
+
+Owns the one `KernelSession` behind a lock; contextvars do not reach threads and kernel subshells. Invariant:
+nothing heavy is imported and no server is asked before something observed happens.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from research_kit.config import is_tracing_enabled, load_settings
+from research_kit.errors import ResearchKitError
+from research_kit.session.backend import Backend, fetch_project_id, resolve_backend
+from research_kit.session.environment_file import read_environment_file
+from research_kit.session.guard import guarded, take_telemetry_faults
+from research_kit.session.identity import (
+    Identity,
+    as_tags,
+    default_user_id,
+    new_session_id,
+    validate_session_id,
+)
+from research_kit.session.status import SessionState, SessionStatus
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import Span, Tracer
+
+    from research_kit.session.cell_trace import CellTraces
+    from research_kit.session.cells import Cell
+    from research_kit.session.current_mask import CurrentMask, Mask
+    from research_kit.session.stamping import Stamp
+    from research_kit.session.telemetry import Telemetry
+
+__all__ = [
+    "KernelSession",
+    "activate",
+    "bind",
+    "current_session_id",
+    "current_user_id",
+    "flush",
+    "get_tracer",
+    "kernel_session",
+    "mark_open",
+    "new_session",
+    "resume",
+    "status",
+    "unbind",
+]
+
+# An unusable backend is asked again after this time, so that not every call waits for it.
+_RETRY_S = 30.0
+
+
+class KernelSession:
+    """One kernel, one Langfuse session at a time."""
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self._identity: Identity | None = None
+        self._stamp: Stamp = {}
+        self._telemetry: Telemetry | None = None
+        self._backend: Backend | None = None
+        self._activation_fault = ""
+        self._retry_at_s = 0.0
+        self._is_starting = False
+        self._is_enabled = True
+        self._mask: CurrentMask | None = None
+        self._cells: CellTraces | None = None
+
+    @property
+    def identity(self) -> Identity | None:
+        """Who is bound now; None when nothing is."""
+        return self._identity
+
+    @property
+    def telemetry(self) -> Telemetry | None:
+        """The running telemetry; None before the first observed thing and while nothing is bound."""
+        return self._telemetry if self._identity is not None else None
+
+    @property
+    def backend(self) -> Backend | None:
+        """The server of the running telemetry."""
+        return self._backend
+
+    @property
+    def is_active(self) -> bool:
+        """Whether observing can have an effect: something is bound, and tracing was enabled when last asked.
+
+        The environment is asked when a session is bound and before each cell, not per observation.
+        """
+        return self._identity is not None and self._is_enabled
+
+    def refresh_enabled(self) -> None:
+        """Ask the environment again whether telemetry is wanted."""
+        self._is_enabled = is_tracing_enabled()
+
+    def set_identity(self, identity: Identity | None) -> None:
+        """Bind ``identity``; new traces carry it at once, open ones keep theirs."""
+        with self._lock:
+            self.refresh_enabled()
+            self._identity = identity
+            self._stamp = {}
+            if self._telemetry is not None and identity is not None:
+                self._stamp = _stamp_of(identity)
+
+    def set_mask(self, mask: Mask) -> None:
+        """Take ``mask`` out of everything that is recorded from now on.
+
+        Raises:
+            ConfigError: When it holds an expression that cannot be used.
+        """
+        from research_kit.session.current_mask import CurrentMask
+
+        with self._lock:
+            if self._mask is None:
+                self._mask = self._telemetry.mask if self._telemetry is not None else CurrentMask()
+            self._mask.add(mask)
+
+    def activate(self) -> Telemetry | None:
+        """Switch tracing on when a session is bound and tracing is enabled; cheap when it is on already.
+
+        Raises:
+            ResearchKitError: When the backend cannot be used.
+        """
+        if self._identity is None:
+            return None
+        with self._lock:
+            if self._identity is None or not is_tracing_enabled():
+                return None
+            if self._telemetry is None and not self._is_starting and time.monotonic() >= self._retry_at_s:
+                self._start()
+            if self._telemetry is not None:
+                self._enter_cell(self._telemetry)
+            return self._telemetry
+
+    def leave_cell(self, cell: Cell) -> None:
+        """Finish the trace of a cell that has ended."""
+        if self._cells is not None:
+            self._cells.leave(cell)
+
+    def status(self) -> SessionStatus:
+        """Say how things stand, from what is known already; asks no server."""
+        identity, settings = self._identity, load_settings()
+        if identity is None:
+            return SessionStatus(
+                state="disabled", reason="no session is bound; research_kit.bind() binds one"
+            )
+        if not settings.is_tracing_enabled:
+            return SessionStatus(state="disabled", reason="LANGFUSE_TRACING_ENABLED is false")
+        known = SessionStatus(
+            state="connected" if settings.public_key else "local",
+            session_id=identity.session_id,
+            user_id=identity.user_id,
+            base_url=settings.base_url if settings.public_key else None,
+            reason=self._activation_fault,
+            faults=tuple(take_telemetry_faults().items()),
+        )
+        if self._telemetry is None or self._backend is None:
+            return replace(known, state="buffering") if self._activation_fault else known
+        return self._with_delivery(known, self._telemetry, self._backend)
+
+    def refresh_backend(self) -> Backend:
+        """Return the server for a delivery, starting the embedded store again when it is gone."""
+        backend = resolve_backend()
+        if backend.state == "connected" and self._backend is not None:
+            backend = replace(backend, project_id=self._backend.project_id)
+        self._backend = backend
+        return backend
+
+    def find_project(self) -> None:
+        """Learn the project id, which page addresses need; called when the server has answered."""
+        backend = self._backend
+        if backend is not None and backend.project_id is None:
+            self._backend = replace(backend, project_id=fetch_project_id(backend))
+
+    def _enter_cell(self, telemetry: Telemetry) -> None:
+        with guarded("cell"):
+            if self._cells is None:
+                from research_kit.session.cell_trace import start_cell_traces
+
+                self._cells = start_cell_traces(telemetry.tracer, current_session_id, mark_open)
+            self._cells.enter()
+
+    def _start(self) -> None:
+        try:
+            # Importing langfuse runs the import hook, which would begin again here.
+            self._is_starting = True
+            from research_kit.session.current_mask import CurrentMask
+            from research_kit.session.telemetry import start_telemetry
+
+            self._backend = resolve_backend()
+            self._telemetry = start_telemetry(
+                load_settings(),
+                self._backend,
+                get_backend=self.refresh_backend,
+                get_stamp=lambda: self._stamp,
+                on_delivered=self.find_project,
+                mask=self._mask or CurrentMask(),
+            )
+        except ResearchKitError as error:
+            self._activation_fault = str(error)
+            self._retry_at_s = time.monotonic() + _RETRY_S
+            raise
+        finally:
+            self._is_starting = False
+        self._activation_fault = ""
+        if self._identity is not None:
+            self._stamp = _stamp_of(self._identity)
+
+    def _with_delivery(self, known: SessionStatus, telemetry: Telemetry, backend: Backend) -> SessionStatus:
+        delivery = telemetry.delivery.state
+        state: SessionState = backend.state
+        if delivery.outcome in ("buffering", "rejected"):
+            state = delivery.outcome
+        return replace(
+            known,
+            state=state,
+            base_url=backend.base_url,
+            session_url=backend.session_url(known.session_id) if known.session_id else None,
+            reason=delivery.reason or known.reason,
+            pending_count=delivery.pending_count,
+            delivered_count=delivery.delivered_count,
+            lost_count=delivery.lost_count,
+            refused_count=delivery.refused_count,
+            since=None if delivery.since is None else datetime.fromtimestamp(delivery.since, UTC),
+        )
+
+
+def _stamp_of(identity: Identity) -> Stamp:
+    from research_kit.session.stamping import identity_attributes
+
+    return identity_attributes(identity)
+
+
+_current = KernelSession()
+
+
+def kernel_session() -> KernelSession:
+    """Return the session object of this process."""
+    return _current
+
+
+def bind(
+    session_id: str | None = None,
+    *,
+    user_id: str | None = None,
+    tags: Iterable[str] | None = None,
+    metadata: Mapping[str, str] | None = None,
+    mask: Mask | None = None,
+) -> SessionStatus:
+    """Bind this kernel to a Langfuse session; without arguments, keep the session that is bound already.
+
+    Args:
+        session_id: ASCII, at most 200 characters; by default ``jupyter-`` and a random UUID.
+        user_id: By default ``LANGFUSE_USER_ID``, ``JUPYTERHUB_USER`` or the login name.
+        tags: Tags of every trace of the session.
+        metadata: Metadata of every trace of the session.
+        mask: Regular expressions, or a function from text to text: what it matches or changes is never
+            recorded, besides the secrets that are always taken out.
+
+    Returns:
+        The status after binding.
+
+    Raises:
+        ConfigError: When a value is one that Langfuse would drop, or a setting cannot be used.
+    """
+    bound = _current.identity
+    if bound is None:
+        read_environment_file()
+    settings = load_settings()
+    if bound is None:
+        bound = Identity(
+            session_id=new_session_id() if session_id is None else session_id,
+            user_id=default_user_id(settings),
+            environment=settings.environment,
+            release=settings.release,
+        )
+    if mask is not None:
+        _current.set_mask(mask)
+    _current.set_identity(
+        replace(
+            bound,
+            session_id=bound.session_id if session_id is None else session_id,
+            user_id=bound.user_id if user_id is None else user_id,
+            tags=bound.tags if tags is None else as_tags(tags),
+            metadata=bound.metadata if metadata is None else dict(metadata),
+        )
+    )
+    return _current.status()
+
+
+def new_session(*, user_id: str | None = None) -> SessionStatus:
+    """Begin a new session in this kernel; traces that are open keep theirs."""
+    return bind(new_session_id(), user_id=user_id)
+
+
+def resume(session_id: str) -> SessionStatus:
+    """Go on with an earlier session in this kernel.
+
+    Raises:
+        ConfigError: When Langfuse does not accept the session id.
+    """
+    return bind(validate_session_id(session_id))
+
+
+def unbind() -> None:
+    """Stop tracing what starts from now on; what has ended is still delivered."""
+    _current.set_identity(None)
+
+
+def activate() -> bool:
+    """Switch tracing on when a session is bound; False when it stays off.
+
+    A backend that cannot be used leaves tracing off, with the reason in `status`.
+    """
+    try:
+        return _current.activate() is not None
+    except ResearchKitError:
+        with guarded("activation"):
+            raise
+        return False
+
+
+def status() -> SessionStatus:
+    """Return how the session of this kernel stands; asks no server."""
+    return _current.status()
+
+
+def current_session_id() -> str | None:
+    """Return the session that new traces belong to; None when nothing is bound."""
+    identity = _current.identity
+    return identity.session_id if identity is not None else None
+
+
+def current_user_id() -> str | None:
+    """Return the user that new traces belong to."""
+    identity = _current.identity
+    return identity.user_id if identity is not None else None
+
+
+def flush(timeout_s: float = 10.0) -> bool:
+    """Send what has ended; False when something is left after ``timeout_s`` seconds."""
+    telemetry = _current.telemetry
+    return telemetry is None or telemetry.delivery.force_flush(int(timeout_s * 1000))
+
+
+def mark_open(span: Span) -> None:
+    """Write a root down while it is open: if this kernel dies, it is delivered as an error."""
+    telemetry = _current.telemetry
+    if telemetry is None:
+        return
+    from opentelemetry.sdk.trace import Span as RecordingSpan
+
+    if isinstance(span, RecordingSpan):
+        with guarded("open root"):
+            telemetry.delivery.mark_open(span)
+
+
+def get_tracer() -> Tracer:
+    """Return the tracer for observations of this session; one that does nothing when tracing is off."""
+    telemetry = _current.activate()
+    if telemetry is not None:
+        return telemetry.tracer
+    from opentelemetry.trace import NoOpTracer
+
+    return NoOpTracer()

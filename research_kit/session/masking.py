@@ -1,0 +1,206 @@
+"""Replacing secrets in what is recorded, before it reaches disk or network.
+
+Owns what counts as a secret; does not decide when masking happens. Invariants: a masker raises on no text,
+its time grows linearly with the text, and masked JSON text is JSON text.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+from research_kit.errors import ConfigError
+from research_kit.session.guard import guarded
+from research_kit.session.secret_rules import CASELESS, EXACT, GATES, Rule
+from research_kit.session.secret_values import secret_values
+
+if TYPE_CHECKING:
+    from opentelemetry.proto.common.v1.common_pb2 import AnyValue
+    from opentelemetry.proto.trace.v1.trace_pb2 import Span
+
+__all__ = ["MASK", "PATTERNS_VARIABLE", "build_masker", "mask_span_proto"]
+
+MASK = "[masked]"
+PATTERNS_VARIABLE = "RESEARCH_KIT_MASK"
+
+# Session ids, tags and metadata repeat on every span.
+_MAX_REMEMBERED_LENGTH = 256
+_REMEMBERED_COUNT = 2048
+
+
+def build_masker(
+    environ: Mapping[str, str],
+    *,
+    patterns: Iterable[str] = (),
+    function: Callable[[str], str] | None = None,
+) -> Callable[[str], str]:
+    """Return a function that replaces secrets in a text by ``[masked]``.
+
+    Always replaced are the keys of well-known providers, bearer tokens, authorization headers, private keys,
+    passwords in addresses, values that a text itself calls a password, secret, key or token, and the values
+    of environment variables whose names say so.
+
+    Args:
+        environ: Its secret-looking values are replaced, and ``RESEARCH_KIT_MASK`` adds patterns: regular
+            expressions, one per line or separated by ``;;``.
+        patterns: More regular expressions; whatever they match is replaced.
+        function: Called last with every text; returns what is recorded. Its result must depend on the text
+            alone. When it fails, the whole text is replaced.
+
+    Returns:
+        The masker; safe to call from every thread.
+
+    Raises:
+        ConfigError: When a pattern is not a regular expression.
+    """
+    own = [_compiled(text) for text in (*_split(environ.get(PATTERNS_VARIABLE, "")), *patterns)]
+    literals = secret_values(environ)
+
+    def mask(text: str) -> str:
+        masked = _replaced(text, literals, own)
+        return masked if function is None else _through(function, masked)
+
+    remembered = lru_cache(maxsize=_REMEMBERED_COUNT)(mask)
+    return lambda text: remembered(text) if len(text) <= _MAX_REMEMBERED_LENGTH else mask(text)
+
+
+def mask_span_proto(span_proto: Span, masker: Callable[[str], str]) -> None:
+    """Mask a protobuf span in place: its name, status, and the attributes of it, its events and links."""
+    span_proto.name = masker(span_proto.name)
+    if span_proto.status.message:
+        span_proto.status.message = masker(span_proto.status.message)
+    for event in span_proto.events:
+        event.name = masker(event.name)
+    for holder in (span_proto, *span_proto.events, *span_proto.links):
+        for attribute in holder.attributes:
+            _mask_value(attribute.value, masker)
+
+
+def _mask_value(value: AnyValue, masker: Callable[[str], str]) -> None:
+    kind = value.WhichOneof("value")
+    if kind == "string_value":
+        masked = masker(value.string_value)
+        if masked != value.string_value:
+            value.string_value = masked
+    elif kind == "array_value":
+        for item in value.array_value.values:
+            _mask_value(item, masker)
+    elif kind == "kvlist_value":
+        for pair in value.kvlist_value.values:
+            _mask_value(pair.value, masker)
+
+
+def _split(text: str) -> list[str]:
+    return [part.strip() for part in re.split(r"\n|;;", text) if part.strip()]
+
+
+def _compiled(pattern: str) -> re.Pattern[str]:
+    try:
+        return re.compile(pattern)
+    except re.error as error:
+        raise ConfigError(
+            f"The masking pattern {pattern!r} is not a regular expression: {error}. Correct it in "
+            f"{PATTERNS_VARIABLE} or in bind(mask=...); re.escape() turns a fixed text into a pattern."
+        ) from error
+
+
+def _through(function: Callable[[str], str], text: str) -> str:
+    with guarded("masking function"):
+        result = function(text)
+        if not isinstance(result, str):
+            raise TypeError(f"the masking function returned {type(result).__name__}, not a text")
+        return result
+    return MASK
+
+
+def _replaced(text: str, literals: tuple[str, ...], own: list[re.Pattern[str]]) -> str:
+    masked = _substituted(text, literals, own)
+    if masked is text or text[:1] not in ("{", "[", '"') or _is_json(masked):
+        return masked
+    # A secret that reaches beyond its JSON string, or is a number: mask value by value instead.
+    try:
+        return json.dumps(_mask_tree(json.loads(text), literals, own), ensure_ascii=False)
+    except (ValueError, RecursionError):
+        return masked
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+def _mask_tree(value: Any, literals: tuple[str, ...], own: list[re.Pattern[str]]) -> Any:
+    if isinstance(value, str):
+        return _substituted(value, literals, own)
+    if isinstance(value, dict):
+        # With its key, because the key may be what makes a value a secret.
+        return {key: _mask_member(key, item, literals, own) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_mask_tree(item, literals, own) for item in value]
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        text = json.dumps(value)
+        masked = _substituted(text, literals, own)
+        return value if masked is text else masked
+    return value
+
+
+def _mask_member(key: str, item: Any, literals: tuple[str, ...], own: list[re.Pattern[str]]) -> Any:
+    if isinstance(item, str):
+        pair = json.dumps({key: item}, ensure_ascii=False)
+        masked = _substituted(pair, literals, own)
+        if masked is not pair and _substituted(item, literals, own) is item:
+            return MASK
+    return _mask_tree(item, literals, own)
+
+
+def _substituted(text: str, literals: tuple[str, ...], own: list[re.Pattern[str]]) -> str:
+    """Return ``text`` with every secret replaced; the same object when there is none."""
+    lower = _lowered(text)
+    places: list[tuple[int, int]] = []
+    for gate in GATES:
+        if gate in text:
+            for haystack, rules in ((text, EXACT[gate]), (lower, CASELESS[gate])):
+                for trigger in [trigger for trigger in rules if trigger in haystack]:
+                    for rule in rules[trigger]:
+                        places.extend(_rule_places(text, haystack, trigger, rule))
+    for literal in [literal for literal in literals if literal in text]:
+        places.extend((start, start + len(literal)) for start in _positions(text, literal))
+    places.extend(match.span() for pattern in own for match in pattern.finditer(text) if match.group())
+    if not places:
+        return text
+    pieces, end = [], 0
+    for start, stop in sorted(places):
+        if start >= end:
+            pieces += [text[end:start], MASK]
+        end = max(end, stop)
+    return "".join([*pieces, text[end:]])
+
+
+def _rule_places(text: str, haystack: str, trigger: str, rule: Rule) -> Iterator[tuple[int, int]]:
+    end = 0
+    for start in _positions(haystack, trigger):
+        match = rule.pattern.match(text, start) if start >= end else None
+        if match is not None:
+            end = match.end()
+            yield match.span("secret" if "secret" in rule.pattern.groupindex else 0)
+
+
+def _positions(text: str, part: str) -> Iterator[int]:
+    position = text.find(part)
+    while position >= 0:
+        yield position
+        position = text.find(part, position + 1)
+
+
+def _lowered(text: str) -> str:
+    lower = text.lower()
+    if len(lower) == len(text):
+        return lower
+    # A few letters become two in lower case, which would move every position behind them.
+    return "".join(letter.lower() if letter.isascii() else letter for letter in text)

@@ -1,0 +1,350 @@
+"""Ended observations on disk until a server has accepted them.
+
+Owns one append-only file per process and its lock; does not know servers, and reads no payload. Invariants:
+an entry is in the file before it can be taken, it leaves only when it was accepted, and a file that was cut
+off or damaged at any place gives back every whole entry.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import threading
+import uuid
+import zlib
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import IntEnum
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+from filelock import FileLock, Timeout
+
+__all__ = ["DEFAULT_LIMIT_BYTES", "Entry", "Kind", "Spool", "SpoolKey"]
+
+DEFAULT_LIMIT_BYTES = 512 * 1024 * 1024
+
+_MAGIC = b"\xf1rk\x01"
+# magic, kind, trace id, span id, payload length, checksum of everything after the magic
+_HEAD = struct.Struct(">4sB16s8sII")
+_OFFSET = struct.Struct(">Q")
+_NO_KEY_BYTES = bytes(24)
+# At the limit, oldest traces go until this part of it is left, so that it is not reached again at once.
+_KEPT_PART = 0.75
+
+
+class Kind(IntEnum):
+    """What an entry is."""
+
+    SPAN = 1  # an ended span
+    OPEN = 2  # a root that was open when it was written; void once its SPAN follows
+    ACCEPTED = 3  # everything before the offset in the payload was accepted
+    SCORE = 4
+
+
+class SpoolKey(NamedTuple):
+    """Which span an entry is about."""
+
+    trace_id: bytes
+    span_id: bytes
+
+
+NO_KEY = SpoolKey(_NO_KEY_BYTES[:16], _NO_KEY_BYTES[16:])
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Entry:
+    """One thing to deliver.
+
+    Attributes:
+        kind: ``SPAN`` or ``SCORE``.
+        key: The span; zeros for scores.
+        offset: Where its payload begins in the file; None when the disk had no room.
+        payload_bytes: Length of the payload.
+        payload: The payload itself while it is not on disk.
+    """
+
+    kind: Kind
+    key: SpoolKey
+    offset: int | None
+    payload_bytes: int
+    payload: bytes | None = None
+
+
+class Spool:
+    """The entries of one process, oldest first.
+
+    Args:
+        path: The file.
+        lock: The lock that says that the file has an owner; already held.
+        limit_bytes: When the waiting entries exceed it, the oldest traces are given up.
+    """
+
+    def __init__(self, path: Path, lock: FileLock, *, limit_bytes: int = DEFAULT_LIMIT_BYTES) -> None:
+        self.path = path
+        self.lost_count = 0
+        self.fault = ""
+        self._has_no_room = False
+        self._is_closed = False
+        self._file_lock = lock
+        self._limit_bytes = limit_bytes
+        self._mutex = threading.Lock()
+        self._entries: deque[Entry] = deque()
+        self._waiting_bytes = 0
+        self._open: dict[SpoolKey, bytes] = {}
+        self._file = _open_private(path)
+        self._size = 0
+
+    @classmethod
+    def create(cls, folder: Path, *, suffix: str = ".spool", limit_bytes: int = DEFAULT_LIMIT_BYTES) -> Spool:
+        """Begin a new file in ``folder``.
+
+        Raises:
+            OSError: When the folder cannot be written.
+        """
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        path = folder / f"{uuid.uuid4().hex}{suffix}"
+        lock = FileLock(_lock_path(path), mode=0o600)
+        lock.acquire(timeout=0)
+        return cls(path, lock, limit_bytes=limit_bytes)
+
+    @classmethod
+    def adopt(cls, path: Path) -> Spool | None:
+        """Take over the file of a process that is gone; None while its owner lives."""
+        lock = FileLock(_lock_path(path), mode=0o600)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            return None
+        if not path.exists():  # another process has just delivered it
+            lock.release()
+            return None
+        spool = cls(path, lock)
+        spool._recover()
+        return spool
+
+    @property
+    def pending_count(self) -> int:
+        """How many entries wait."""
+        return len(self._entries)
+
+    @property
+    def open_roots(self) -> dict[SpoolKey, bytes]:
+        """The roots that were written as open and have not ended."""
+        with self._mutex:
+            return dict(self._open)
+
+    def append(self, kind: Kind, payload: bytes, *, key: SpoolKey = NO_KEY) -> None:
+        """Write an entry; when the disk has no room, keep it in memory and say so in `fault`."""
+        with self._mutex:
+            if self._is_closed:
+                return
+            offset = self._write(kind, payload, key)
+            if kind is Kind.OPEN:
+                self._open[key] = payload
+                return
+            self._open.pop(key, None)
+            kept = payload if offset is None else None
+            entry = Entry(kind=kind, key=key, offset=offset, payload_bytes=len(payload), payload=kept)
+            self._entries.append(entry)
+            self._waiting_bytes += entry.payload_bytes
+            if self._waiting_bytes > self._limit_bytes:
+                self._give_up_oldest()
+
+    def take(self, *, max_count: int, max_bytes: int) -> list[tuple[Entry, bytes]]:
+        """Return the oldest entries with their payloads, all of one kind; they stay until `accept`."""
+        with self._mutex:
+            if self._is_closed:
+                return []
+            taken: list[tuple[Entry, bytes]] = []
+            total_bytes = 0
+            for entry in self._entries:
+                is_other_kind = bool(taken) and entry.kind is not taken[0][0].kind
+                total_bytes += entry.payload_bytes
+                if len(taken) == max_count or is_other_kind or (taken and total_bytes > max_bytes):
+                    break
+                taken.append((entry, self._read(entry)))
+            return taken
+
+    def accept(self, entries: list[Entry]) -> None:
+        """Remove entries that `take` returned, because the server has them."""
+        with self._mutex:
+            if self._is_closed:  # the answer came after the exit; the next process sends them once more
+                return
+            for entry in entries:
+                # Entries that were given up meanwhile are not at the front any more.
+                if self._entries and self._entries[0] is entry:
+                    self._entries.popleft()
+                    self._waiting_bytes -= entry.payload_bytes
+            if not self._entries:
+                self._rewrite()
+            else:
+                first = next((entry.offset for entry in self._entries if entry.offset is not None), None)
+                if first is not None:
+                    self._write(Kind.ACCEPTED, _OFFSET.pack(first), NO_KEY)
+            self._shrink()
+
+    def close(self) -> None:
+        """Give the file up: remove it when nothing is in it, else leave it to the next process."""
+        with self._mutex:
+            if self._is_closed:
+                return
+            self._is_closed = True
+            is_empty = not self._entries and not self._open
+            self._file.close()
+            if is_empty:
+                self.path.unlink(missing_ok=True)
+            self._file_lock.release()
+            if is_empty:
+                _lock_path(self.path).unlink(missing_ok=True)
+
+    def _write(self, kind: Kind, payload: bytes, key: SpoolKey) -> int | None:
+        """Append one record and return where its payload begins; None when it could not be written."""
+        record = _record(kind, payload, key)
+        try:
+            self._file.seek(self._size)
+            _write_all(self._file, record)
+        except OSError as error:
+            self._has_no_room = True
+            self.fault = (
+                f"cannot write {str(self.path)!r}: {error.strerror}; what ends now is kept in memory only "
+                "and is lost if this process is killed. Free some space"
+            )
+            self._cut_back()
+            return None
+        if self._has_no_room:
+            self._has_no_room, self.fault = False, ""
+        offset = self._size + _HEAD.size
+        self._size += len(record)
+        return offset
+
+    def _cut_back(self) -> None:
+        # A half-written record would only be skipped on recovery; the file is a little tidier without it.
+        try:
+            self._file.truncate(self._size)
+        except OSError:
+            return
+
+    def _read(self, entry: Entry) -> bytes:
+        if entry.payload is not None:
+            return entry.payload
+        assert entry.offset is not None
+        self._file.seek(entry.offset)
+        return self._file.read(entry.payload_bytes)
+
+    def _give_up_oldest(self) -> None:
+        while self._entries and self._waiting_bytes > self._limit_bytes * _KEPT_PART:
+            trace_id = self._entries[0].key.trace_id
+            kept = [entry for entry in self._entries if entry.key.trace_id != trace_id]
+            self.lost_count += len(self._entries) - len(kept)
+            self._entries = deque(kept)
+            self._waiting_bytes = sum(entry.payload_bytes for entry in kept)
+        self._shrink()
+
+    def _shrink(self) -> None:
+        """Copy what still waits to a new file once more than half of the limit is waste."""
+        if self._size - self._waiting_bytes > self._limit_bytes / 2:
+            self._rewrite()
+
+    def _rewrite(self) -> None:
+        """Replace the file by one that holds only open roots and waiting entries."""
+        if not self._entries and not self._open:
+            self._file.truncate(0)
+            self._size = 0
+            return
+        draft = self.path.with_suffix(".draft")
+        try:
+            offsets, size = self._write_draft(draft)
+        except OSError:
+            # No room for a copy: the longer file stays, and what it repeats is taken once by the server.
+            draft.unlink(missing_ok=True)
+            return
+        self._file.close()
+        draft.replace(self.path)
+        self._file, self._size = _open_private(self.path), size
+        for entry, offset in zip(self._entries, offsets, strict=True):
+            entry.offset, entry.payload = offset, None
+
+    def _write_draft(self, draft: Path) -> tuple[list[int], int]:
+        offsets: list[int] = []
+        size = 0
+        with _open_private(draft) as file:
+            for key, payload in self._open.items():
+                size += _write_all(file, _record(Kind.OPEN, payload, key))
+            for entry in self._entries:
+                offsets.append(size + _HEAD.size)
+                size += _write_all(file, _record(entry.kind, self._read(entry), entry.key))
+        return offsets, size
+
+    def _recover(self) -> None:
+        accepted_before = 0
+        for kind, key, offset, payload in _records(self._file):
+            match kind:
+                case Kind.ACCEPTED:
+                    accepted_before = _OFFSET.unpack(payload)[0]
+                case Kind.OPEN:
+                    self._open[key] = payload
+                case _:
+                    self._open.pop(key, None)
+                    self._entries.append(Entry(kind=kind, key=key, offset=offset, payload_bytes=len(payload)))
+        waiting = [entry for entry in self._entries if (entry.offset or 0) >= accepted_before]
+        self._entries = deque(waiting)
+        self._waiting_bytes = sum(entry.payload_bytes for entry in waiting)
+        self._size = self._file.seek(0, os.SEEK_END)
+
+
+def _write_all(file: BinaryIO, data: bytes) -> int:
+    # A file without a buffer writes as much as there is room for, and tells only with the next write.
+    rest = memoryview(data)
+    while rest:
+        rest = rest[file.write(rest) :]
+    return len(data)
+
+
+def _lock_path(path: Path) -> Path:
+    return path.with_name(f"{path.name}.lock")
+
+
+def _open_private(path: Path) -> BinaryIO:
+    return os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), "r+b", buffering=0)
+
+
+def _record(kind: Kind, payload: bytes, key: SpoolKey) -> bytes:
+    checksum = zlib.crc32(payload, zlib.crc32(bytes([kind]) + key.trace_id + key.span_id))
+    return _HEAD.pack(_MAGIC, kind, key.trace_id, key.span_id, len(payload), checksum) + payload
+
+
+class _Record(NamedTuple):
+    kind: Kind
+    key: SpoolKey
+    offset: int
+    payload: bytes
+
+
+def _records(file: BinaryIO) -> Iterator[_Record]:
+    """Yield the whole records of a file; what is damaged is skipped up to the next record that is whole."""
+    position = 0
+    file.seek(0)
+    data = file.read()
+    while (position := data.find(_MAGIC, position)) >= 0:
+        record = _record_at(data, position)
+        if record is None:
+            position += 1
+            continue
+        yield record
+        position = record.offset + len(record.payload)
+
+
+def _record_at(data: bytes, position: int) -> _Record | None:
+    if position + _HEAD.size > len(data):
+        return None
+    _, kind, trace_id, span_id, payload_bytes, checksum = _HEAD.unpack_from(data, position)
+    begin = position + _HEAD.size
+    payload = data[begin : begin + payload_bytes]
+    key = SpoolKey(trace_id, span_id)
+    if len(payload) != payload_bytes or kind not in Kind.__members__.values():
+        return None
+    if zlib.crc32(payload, zlib.crc32(bytes([kind]) + trace_id + span_id)) != checksum:
+        return None
+    return _Record(Kind(kind), key, begin, payload)

@@ -1,0 +1,97 @@
+"""What `research_kit.status()` shows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from html import escape
+from typing import Literal, TypeAlias
+
+__all__ = ["SessionState", "SessionStatus"]
+
+SessionState: TypeAlias = Literal["disabled", "local", "connected", "buffering", "rejected"]
+
+_WORDS: dict[SessionState, str] = {
+    "disabled": "nothing is traced",
+    "local": "traces go to the embedded store on this machine",
+    "connected": "traces go to Langfuse",
+    "buffering": "the server cannot be reached; traces wait on disk and are sent again",
+    "rejected": "the server refused the traces; they wait on disk until this is corrected",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionStatus:
+    """How the session of this kernel stands.
+
+    Attributes:
+        state: One of ``disabled``, ``local``, ``connected``, ``buffering``, ``rejected``.
+        session_id: The Langfuse session; None when nothing is bound.
+        user_id: The user of new traces.
+        base_url: The server; None until it is known.
+        session_url: The session's page; None until the project is known.
+        reason: Why the state is what it is; empty when all is well.
+        pending_count: Ended observations that the server has not accepted yet.
+        delivered_count: Observations that the server has accepted.
+        lost_count: Observations given up because the spool was full.
+        refused_count: Observations that the server refused for their content; kept in a file of their own.
+        since: Since when the state is what it is; None before the first delivery.
+        faults: First telemetry error of each place, by place.
+    """
+
+    state: SessionState
+    session_id: str | None = None
+    user_id: str | None = None
+    base_url: str | None = None
+    session_url: str | None = None
+    reason: str = ""
+    pending_count: int = 0
+    delivered_count: int = 0
+    lost_count: int = 0
+    refused_count: int = 0
+    since: datetime | None = None
+    faults: tuple[tuple[str, str], ...] = ()
+
+    def __str__(self) -> str:
+        """Say it in a few lines of text."""
+        return "\n".join(f"{name}: {text}" for name, text in self._rows())
+
+    def __repr__(self) -> str:
+        """Show the same text, so that a cell's last line reads well."""
+        return str(self)
+
+    def _repr_html_(self) -> str:
+        left = 'style="text-align:left"'
+        rows = "".join(
+            f"<tr><th {left}>{escape(name)}</th><td {left}>{_linked(text)}</td></tr>"
+            for name, text in self._rows()
+        )
+        return f"<table>{rows}</table>"
+
+    def _rows(self) -> list[tuple[str, str]]:
+        rows = [("state", f"{self.state} ({_WORDS[self.state]})")]
+        named = [
+            ("session", self.session_id),
+            ("user", self.user_id),
+            ("page", self.session_url or self.base_url),
+            ("reason", self.reason),
+            ("since", f"{self.since:%Y-%m-%d %H:%M:%S %Z}" if self.since else None),
+        ]
+        rows += [(name, text) for name, text in named if text]
+        if self.state != "disabled":
+            rows.append(("observations", f"{self.delivered_count} delivered, {self.pending_count} waiting"))
+        if self.lost_count:
+            rows.append(("lost", f"{self.lost_count} observations: the spool was full"))
+        if self.refused_count:
+            rows.append(
+                ("refused", f"{self.refused_count} observations; research-kit deliver --refused tries again")
+            )
+        rows += [(f"fault in {place}", text) for place, text in self.faults]
+        return rows
+
+
+def _linked(text: str) -> str:
+    shown = escape(text)
+    if text.startswith(("http://", "https://")):
+        return f'<a href="{shown}" target="_blank" rel="noopener noreferrer">{shown}</a>'
+    return shown

@@ -1,0 +1,122 @@
+"""Switching tracing on: the one Langfuse client of the process and the processors on its provider.
+
+Owns the heavy imports and their order; identity is given to it. Invariant: there is at most one client per
+process, because Langfuse's SDK keeps the first and disables itself when keys differ.
+"""
+
+from __future__ import annotations
+
+import atexit
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import httpx
+from langfuse import Langfuse
+from opentelemetry import trace
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
+
+from research_kit.config import Settings
+from research_kit.errors import ConfigError
+from research_kit.session.backend import Backend, spool_folder
+from research_kit.session.current_mask import CurrentMask
+from research_kit.session.delivery import DeliveryProcessor
+from research_kit.session.export_filter import should_export_span
+from research_kit.session.ids import SecretsIdGenerator
+from research_kit.session.scores import ScoreTransport
+from research_kit.session.stamping import Stamp, StampingProcessor
+
+__all__ = ["Telemetry", "start_telemetry"]
+
+# Langfuse copies every attribute of a foreign scope into the metadata; ours are Langfuse's own attributes.
+_SCOPE = "langfuse-sdk"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Telemetry:
+    """What tracing consists of while it is on."""
+
+    client: Langfuse
+    delivery: DeliveryProcessor
+    mask: CurrentMask
+    tracer: trace.Tracer
+
+
+class _DiscardingExporter(SpanExporter):
+    """Leaves delivery to `DeliveryProcessor`; Langfuse's own would print its failures into cells."""
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        return SpanExportResult.SUCCESS
+
+    def shutdown(self) -> None:
+        """Nothing is open."""
+
+
+def _is_starting_export(span: ReadableSpan) -> bool:
+    # Asked when a span starts, Langfuse marks the roots of what is exported; asked at its end, it would queue
+    # the span for an exporter that has nothing to do.
+    return span.end_time is None and should_export_span(span)
+
+
+def _should_deliver(span: ReadableSpan) -> bool:
+    # Without a session the span began while nothing was bound.
+    return "session.id" in (span.attributes or {}) and should_export_span(span)
+
+
+def start_telemetry(
+    settings: Settings,
+    backend: Backend,
+    *,
+    get_backend: Callable[[], Backend],
+    get_stamp: Callable[[], Stamp],
+    on_delivered: Callable[[], None],
+    mask: CurrentMask,
+) -> Telemetry:
+    """Create the Langfuse client and put stamping and delivery on the provider that it uses.
+
+    Args:
+        settings: The environment and release of the client.
+        backend: The server that the client's API functions talk to.
+        get_backend: Returns the server for deliveries.
+        get_stamp: Returns the session attributes of new spans.
+        on_delivered: Called when the server has taken something, the first time and after each fault.
+        mask: Takes secrets out of what is recorded.
+
+    Raises:
+        ConfigError: When another library has set up a tracer provider that takes no processors.
+    """
+    delivery = DeliveryProcessor(
+        get_backend,
+        spool_folder(settings.data_dir, backend),
+        should_export=_should_deliver,
+        mask=mask,
+        on_delivered=on_delivered,
+    )
+    client = Langfuse(
+        public_key=backend.public_key,
+        secret_key=backend.secret_key,
+        base_url=backend.base_url,
+        environment=settings.environment,
+        release=settings.release,
+        id_generator=SecretsIdGenerator(),
+        span_exporter=_DiscardingExporter(),
+        should_export_span=_is_starting_export,
+        httpx_client=httpx.Client(transport=ScoreTransport(delivery.add_score)),
+    )
+    provider = trace.get_tracer_provider()
+    if not isinstance(provider, TracerProvider):
+        raise ConfigError(
+            f"The OpenTelemetry tracer provider is a {type(provider).__name__}, which takes no span "
+            "processors. Load research_kit before the library that sets it, or unset OTEL_SDK_DISABLED."
+        )
+    # After Langfuse's processor, so that attributes propagated by user code are already there and win.
+    provider.add_span_processor(StampingProcessor(get_stamp))
+    provider.add_span_processor(delivery)
+    # Runs before Langfuse's own exit handler, which would flush the provider without a deadline.
+    atexit.register(delivery.shutdown)
+    return Telemetry(
+        client=client,
+        delivery=delivery,
+        mask=mask,
+        tracer=provider.get_tracer(_SCOPE, attributes={"public_key": backend.public_key}),
+    )

@@ -1,0 +1,14 @@
+"""The embedded Langfuse-compatible store: ingest, query, pages, life of its process."""
+
+from research_kit.store.address import StoreAddress, StoreStatus
+from research_kit.store.lifecycle import ensure_running, get_store_status, stop_store
+from research_kit.store.links import page_url
+
+__all__ = [
+    "StoreAddress",
+    "StoreStatus",
+    "ensure_running",
+    "get_store_status",
+    "page_url",
+    "stop_store",
+]

@@ -1,0 +1,79 @@
+"""JSON as the wire has it: strict in, compact out.
+
+Owns the differences between Python's and JavaScript's JSON. Invariant: nothing that comes out of here is
+invalid JSON, and no input makes it raise.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+__all__ = ["compact", "number_text", "parse_or_none", "parse_or_text", "storable"]
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"{name} is no JSON")
+
+
+_decoder = json.JSONDecoder(parse_constant=_refuse_constant)
+_encoder = json.JSONEncoder(separators=(",", ":"), allow_nan=False, ensure_ascii=False)
+
+
+def compact(value: Any) -> str:
+    """Return ``value`` as JSON without spaces that UTF-8 can carry; numbers that JSON lacks become null."""
+    try:
+        return storable(_encoder.encode(value))
+    except ValueError:
+        return storable(_encoder.encode(_without_odd_numbers(value)))
+
+
+def storable(text: str) -> str:
+    """Return text that SQLite can store: JSON can name halves of surrogate pairs, UTF-8 cannot carry them."""
+    return text if text.isascii() else text.encode("utf-8", "replace").decode()
+
+
+def parse_or_none(text: object) -> Any:
+    """Return the JSON value in ``text``; None when there is none."""
+    if not isinstance(text, str):
+        return None
+    try:
+        return _decoder.decode(text)
+    except (ValueError, RecursionError):
+        return None
+
+
+def parse_or_text(text: str) -> Any:
+    """Return the JSON value in ``text``, or the text itself when it is no JSON."""
+    # Most stored texts are words: the first character spares the attempt.
+    if text[:1] not in _JSON_STARTS:
+        return text
+    try:
+        return _decoder.decode(text)
+    except (ValueError, RecursionError):
+        return text
+
+
+def number_text(number: float) -> str:
+    """Return a number as JavaScript prints it: ``1.5e-7``, ``0.0000025``, ``3``."""
+    if number == int(number) and abs(number) < 1e21:
+        return str(int(number))
+    digits, _, exponent_text = f"{number!r}e".partition("e")
+    exponent = int(exponent_text.rstrip("e") or 0)
+    if exponent < -6 or exponent >= 21:
+        return f"{digits}e{exponent:+d}"
+    return f"{number:.{max(0, len(digits.partition('.')[2]) - exponent)}f}".rstrip("0").rstrip(".")
+
+
+_JSON_STARTS = frozenset('{["-0123456789tfn \t\n\r')
+
+
+def _without_odd_numbers(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, list):
+        return [_without_odd_numbers(part) for part in value]
+    if isinstance(value, dict):
+        return {key: _without_odd_numbers(part) for key, part in value.items()}
+    return value

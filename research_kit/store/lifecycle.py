@@ -1,0 +1,267 @@
+"""Starting, finding and stopping the server process.
+
+Owns the life of the process; does not know what it serves. Invariant: one server per data directory,
+however many kernels ask for it at the same time, and it outlives all of them.
+"""
+
+from __future__ import annotations
+
+import base64
+import http.client
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from research_kit.errors import StoreError
+from research_kit.store.address import StoreAddress, StoreStatus
+from research_kit.store.state import (
+    Credentials,
+    Listening,
+    StorePaths,
+    load_or_create_credentials,
+    open_data_dir,
+    read_credentials,
+    read_listening,
+)
+
+if TYPE_CHECKING:
+    from filelock import FileLock
+
+__all__ = ["ensure_running", "get_store_status", "stop_store"]
+
+_ASK_TIMEOUT_S = 2.0
+_POLL_INTERVAL_S = 0.02
+_LOG_TAIL_BYTES = 2000
+_MAX_LOG_BYTES = 1_000_000
+
+
+def ensure_running(
+    data_dir: Path, *, timeout_s: float = 20.0, idle_timeout_s: float | None = None
+) -> StoreAddress:
+    """Return the address of the store in ``data_dir``, starting its server when none is running.
+
+    Args:
+        data_dir: The folder of the store; it is created when missing.
+        timeout_s: How long to wait for a server that has to start, in seconds.
+        idle_timeout_s: A server that is started by this call ends after so many seconds without a request;
+            None lets it run until it is stopped.
+
+    Raises:
+        ConfigError: When the folder cannot be used.
+        StoreError: When no server could be started or reached.
+    """
+    paths = open_data_dir(data_dir)
+    address = _find_running(paths)
+    if address is not None:
+        return address
+    deadline = time.monotonic() + timeout_s
+    with _acquired(paths.start_lock, timeout_s, paths):
+        return _find_running(paths) or _start(paths, deadline, idle_timeout_s)
+
+
+def stop_store(data_dir: Path, *, timeout_s: float = 10.0) -> bool:
+    """Stop the server of ``data_dir``; True when one was running.
+
+    Raises:
+        StoreError: When it does not end in ``timeout_s`` seconds.
+    """
+    paths = StorePaths.of(data_dir)
+    listening = read_listening(paths)
+    if listening is None or listening.is_stopped or not _is_server_alive(paths):
+        return False
+    # The server lock is held, so the process id in the note belongs to the server and to nobody else.
+    os.kill(listening.pid, signal.SIGTERM)
+    if _wait_until(lambda: not _is_server_alive(paths), timeout_s):
+        return True
+    raise StoreError(
+        f"The store's server (process {listening.pid}) did not end within {timeout_s:g} s. "
+        f"End it with: kill -9 {listening.pid}"
+    )
+
+
+def get_store_status(data_dir: Path) -> StoreStatus:
+    """Describe the store of ``data_dir`` without starting or creating anything."""
+    paths = StorePaths.of(data_dir)
+    credentials, listening = read_credentials(paths), read_listening(paths)
+    count = _count_observations(credentials, listening)
+    running = listening if count is not None else None
+    return StoreStatus(
+        is_running=running is not None,
+        base_url=running.base_url if running else None,
+        public_key=credentials.public_key if credentials else None,
+        secret_key=credentials.secret_key if credentials else None,
+        project_id=credentials.project_id if credentials else None,
+        pid=running.pid if running else None,
+        path=paths.database,
+        version=running.version if running else None,
+        observation_count=count,
+    )
+
+
+def _find_running(paths: StorePaths) -> StoreAddress | None:
+    credentials, listening = read_credentials(paths), read_listening(paths)
+    if credentials is None or listening is None or listening.is_stopped:
+        return None
+    answer = _ask(credentials, listening)
+    return _address(credentials, listening) if answer is not None else None
+
+
+def _count_observations(credentials: Credentials | None, listening: Listening | None) -> int | None:
+    if credentials is None or listening is None or listening.is_stopped:
+        return None
+    answer = _ask(credentials, listening, "/internal/status?count=true")
+    return None if answer is None else int(str(answer["observationCount"]))
+
+
+def _ask(
+    credentials: Credentials, listening: Listening, path: str = "/internal/status"
+) -> dict[str, object] | None:
+    """Ask the server who it is; None when nobody answers, or somebody who does not know our keys."""
+    connection = http.client.HTTPConnection("127.0.0.1", listening.port, timeout=_ASK_TIMEOUT_S)
+    token = base64.b64encode(f"{credentials.public_key}:{credentials.secret_key}".encode()).decode()
+    try:
+        connection.request("GET", path, headers={"Authorization": f"Basic {token}"})
+        answer = connection.getresponse()
+        content = json.loads(answer.read()) if answer.status == http.HTTPStatus.OK else None
+    except (OSError, http.client.HTTPException, ValueError):
+        return None
+    finally:
+        connection.close()
+    is_ours = isinstance(content, dict) and content.get("projectId") == credentials.project_id
+    return content if is_ours else None
+
+
+def _start(paths: StorePaths, deadline: float, idle_timeout_s: float | None) -> StoreAddress:
+    credentials = load_or_create_credentials(paths)
+    if _is_server_alive(paths):
+        # Somebody else's start is under way, or the server is too busy to answer in time: wait for it.
+        return _await_address(paths, credentials, deadline, process=None)
+    process = _spawn(paths, idle_timeout_s)
+    return _await_address(paths, credentials, deadline, process=process)
+
+
+def _spawn(paths: StorePaths, idle_timeout_s: float | None) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "research_kit.store.server", "--data-dir", str(paths.data_dir)]
+    if idle_timeout_s is not None:
+        command += ["--idle-timeout-s", str(idle_timeout_s)]
+    is_long = paths.log.exists() and paths.log.stat().st_size > _MAX_LOG_BYTES
+    with paths.log.open("wb" if is_long else "ab") as log:
+        # A session of its own keeps the signals of the kernel (interrupt, hang-up) away from the server.
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+            cwd=paths.data_dir,
+            env=_server_environment(),
+        )
+    # Collects the exit status whenever the server ends, so that no zombie stays and nothing warns about it.
+    threading.Thread(target=process.wait, name="research-kit-store-reaper", daemon=True).start()
+    return process
+
+
+def _server_environment() -> dict[str, str]:
+    # PYTHONSAFEPATH: the server runs in the data directory, whose files must not be importable.
+    package_root = str(Path(__file__).resolve().parents[2])
+    inherited = os.environ.get("PYTHONPATH")
+    path = os.pathsep.join(filter(None, [package_root, inherited]))
+    return {**os.environ, "PYTHONPATH": path, "PYTHONSAFEPATH": "1"}
+
+
+def _await_address(
+    paths: StorePaths, credentials: Credentials, deadline: float, process: subprocess.Popen[bytes] | None
+) -> StoreAddress:
+    found: list[Listening] = []
+
+    def is_ready() -> bool:
+        listening = read_listening(paths)
+        if listening is None or (process is not None and listening.pid != process.pid):
+            return process is not None and process.poll() is not None
+        if _ask(credentials, listening) is not None:
+            found.append(listening)
+        return bool(found) or (process is not None and process.poll() is not None)
+
+    _wait_until(is_ready, max(0.0, deadline - time.monotonic()))
+    if found:
+        return _address(credentials, found[-1])
+    raise _not_started(paths, process)
+
+
+def _not_started(paths: StorePaths, process: subprocess.Popen[bytes] | None) -> StoreError:
+    exit_code = process.poll() if process is not None else None
+    if process is None:
+        cause = "a server process holds it, but does not answer"
+        remedy = "Stop that one with: research-kit store stop"
+    elif exit_code is None:
+        cause = "its server did not answer in time"
+        remedy = "Try again; the machine may be busy"
+    else:
+        cause = f"its server ended with exit code {exit_code}"
+        remedy = "Correct what the last lines of its log say"
+    return StoreError(
+        f"Cannot start the store in {str(paths.data_dir)!r}: {cause}. {remedy}. "
+        f"The log is {str(paths.log)!r} and ends with: {_log_tail(paths)}"
+    )
+
+
+def _log_tail(paths: StorePaths) -> str:
+    try:
+        text = paths.log.read_bytes()[-_LOG_TAIL_BYTES:].decode(errors="replace").strip()
+    except OSError:
+        return "(no log)"
+    return " | ".join(text.splitlines()[-3:]) or "(empty)"
+
+
+def _address(credentials: Credentials, listening: Listening) -> StoreAddress:
+    return StoreAddress(
+        base_url=listening.base_url,
+        public_key=credentials.public_key,
+        secret_key=credentials.secret_key,
+        project_id=credentials.project_id,
+        pid=listening.pid,
+    )
+
+
+def _is_server_alive(paths: StorePaths) -> bool:
+    if not paths.server_lock.exists():
+        return False
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(paths.server_lock)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        return True
+    lock.release()
+    return False
+
+
+def _acquired(path: Path, timeout_s: float, paths: StorePaths) -> FileLock:
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=timeout_s, poll_interval=_POLL_INTERVAL_S)
+    except Timeout as error:
+        raise StoreError(
+            f"Cannot start the store in {str(paths.data_dir)!r}: another process has been starting it for "
+            f"{timeout_s:g} s. Try again, or delete {str(path)!r} when no such process exists."
+        ) from error
+    return lock
+
+
+def _wait_until(condition: Callable[[], bool], timeout_s: float) -> bool:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        if time.monotonic() >= deadline:
+            return False
+        time.sleep(_POLL_INTERVAL_S)
+    return True

@@ -1,0 +1,59 @@
+"""Links that open the store's pages in a browser, and the proofs inside them.
+
+Owns making and checking the two proofs: the token in a link and the cookie that a valid token is exchanged
+for. Does not serve anything. Invariant: a proof is an expiry time with its HMAC under the secret key; it
+opens pages for reading, never the API, and the secret key cannot be computed from it.
+"""
+
+from __future__ import annotations
+
+import hmac
+import time
+from typing import Protocol
+
+__all__ = ["COOKIE_LIFETIME_S", "TOKEN_LIFETIME_S", "PageHost", "is_valid_proof", "make_proof", "page_url"]
+
+TOKEN_LIFETIME_S = 24 * 3600
+COOKIE_LIFETIME_S = 30 * 24 * 3600
+
+
+class PageHost(Protocol):
+    """What is needed to build a link: an address and the secret key."""
+
+    @property
+    def base_url(self) -> str:
+        """The address of the store."""
+
+    @property
+    def secret_key(self) -> str:
+        """The secret key of the store."""
+
+
+def page_url(address: PageHost, path: str) -> str:
+    """Return a link to ``path`` that opens in a browser during the next 24 hours.
+
+    The browser keeps the permission in a cookie for 30 days, so an older link works there as well.
+    """
+    separator = "&" if "?" in path else "?"
+    token = make_proof(address.secret_key, purpose="link", lifetime_s=TOKEN_LIFETIME_S)
+    return f"{address.base_url}{path}{separator}token={token}"
+
+
+def make_proof(secret_key: str, *, purpose: str, lifetime_s: int) -> str:
+    """Return a text that proves knowledge of ``secret_key`` for ``lifetime_s`` seconds."""
+    expiry = int(time.time()) + lifetime_s
+    return f"{expiry}.{_sign(secret_key, purpose, expiry)}"
+
+
+def is_valid_proof(proof: str, secret_key: str, *, purpose: str) -> bool:
+    """Return whether ``proof`` was made with ``secret_key`` for ``purpose`` and has not expired."""
+    expiry, _, signature = proof.partition(".")
+    # str.isdecimal alone would let through digits of other scripts and numbers too long to convert.
+    if not (expiry.isascii() and expiry.isdecimal() and len(expiry) <= 12):
+        return False
+    expected = _sign(secret_key, purpose, int(expiry))
+    return hmac.compare_digest(signature.encode(), expected.encode()) and int(expiry) > time.time()
+
+
+def _sign(secret_key: str, purpose: str, expiry: int) -> str:
+    return hmac.digest(secret_key.encode(), f"research-kit {purpose} {expiry}".encode(), "sha256").hex()

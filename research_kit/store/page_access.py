@@ -1,0 +1,162 @@
+"""Who sees the pages, and the routes to them.
+
+A link made by `links.page_url` carries a token. It is exchanged for a cookie that scripts cannot read and
+that the browser sends for requests from the store's own pages only. Invariant: without a valid token or
+cookie a page tells nothing but how to get one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from importlib.resources import files
+from urllib.parse import urlencode
+
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, RedirectResponse, Response
+from starlette.routing import BaseRoute, Route
+
+from research_kit.store import page_rows, pages
+from research_kit.store.database import Database
+from research_kit.store.links import COOKIE_LIFETIME_S, is_valid_proof, make_proof
+from research_kit.store.markup import element
+from research_kit.store.state import Credentials
+
+__all__ = ["page_routes"]
+
+_HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'none'; style-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    ),
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "Cache-Control": "no-store",
+}
+_FOREIGN_ORIGINS = ("cross-site", "same-site")
+
+PageMaker = Callable[[Mapping[str, str]], str | None]
+
+
+def page_routes(database: Database, credentials: Credentials) -> list[BaseRoute]:
+    """Return the routes of all pages."""
+    project_id = credentials.project_id
+    maker = _PageMaker(database, project_id)
+    guard = _Guard(credentials)
+    return [
+        Route("/", guard.protect(lambda _: None, redirect_to=f"/project/{project_id}/sessions")),
+        Route("/project/{project_id}/sessions", guard.protect(maker.sessions)),
+        Route("/project/{project_id}/sessions/{session_id:path}", guard.protect(maker.session)),
+        Route("/project/{project_id}/traces/{trace_id}", guard.protect(maker.trace)),
+        Route(pages.STYLE_PATH, _style),
+    ]
+
+
+class _PageMaker:
+    """Reads what a page needs and makes it; None stands for a page that does not exist."""
+
+    def __init__(self, database: Database, project_id: str) -> None:
+        self._database = database
+        self._project_id = project_id
+
+    def sessions(self, path: Mapping[str, str]) -> str | None:
+        if path["project_id"] != self._project_id:
+            return None
+        with self._database.reading() as connection:
+            found = page_rows.list_sessions(connection)
+        return pages.sessions_page(self._project_id, found)
+
+    def session(self, path: Mapping[str, str]) -> str | None:
+        session_id = path["session_id"]
+        with self._database.reading() as connection:
+            traces = page_rows.list_traces_of_session(connection, session_id)
+            subject_ids = [session_id, *(trace.trace_id for trace in traces)]
+            scores = page_rows.list_scores(connection, subject_ids=subject_ids)
+        if not traces or path["project_id"] != self._project_id:
+            return None
+        return pages.session_page(self._project_id, session_id, traces, scores)
+
+    def trace(self, path: Mapping[str, str]) -> str | None:
+        trace_id = path["trace_id"]
+        with self._database.reading() as connection:
+            trace = page_rows.find_trace(connection, trace_id)
+            scores = page_rows.list_scores(connection, subject_ids=[trace_id])
+        if trace is None or path["project_id"] != self._project_id:
+            return None
+        return pages.trace_page(self._project_id, trace, scores)
+
+
+class _Guard:
+    """Lets requests with a valid token or cookie through to a page."""
+
+    def __init__(self, credentials: Credentials) -> None:
+        self._secret_key = credentials.secret_key
+        self._cookie_name = f"research-kit-{credentials.project_id}"
+
+    def protect(self, make_page: PageMaker, *, redirect_to: str | None = None) -> Callable[[Request], object]:
+        """Wrap ``make_page``, or a redirection, into an endpoint that asks for a proof first."""
+
+        async def answer(request: Request) -> Response:
+            refusal = self._refusal(request)
+            if refusal is not None:
+                return refusal
+            if redirect_to is not None:
+                return RedirectResponse(redirect_to, headers=_HEADERS)
+            page = await run_in_threadpool(make_page, request.path_params)
+            if page is None:
+                text = "Nothing with this id is stored here. It may still be on its way, or it was deleted."
+                return _page(pages.message_page("Not found", text), status_code=404)
+            return _page(page)
+
+        return answer
+
+    def _refusal(self, request: Request) -> Response | None:
+        """Return what to answer instead of the page; None when the page may be seen."""
+        if is_valid_proof(request.query_params.get("token", ""), self._secret_key, purpose="link"):
+            return self._exchange(request)
+        if is_valid_proof(request.cookies.get(self._cookie_name, ""), self._secret_key, purpose="cookie"):
+            return None
+        if request.headers.get("sec-fetch-site") in _FOREIGN_ORIGINS:
+            # A link clicked in Jupyter: the browser holds the cookie back until the store itself sends it on.
+            return _page(pages.message_page("Opening…", refresh_to=_without_token(request)))
+        return _page(_NO_ACCESS, status_code=401)
+
+    def _exchange(self, request: Request) -> Response:
+        """Set the cookie and go on to the same page without the token, which stays out of the history."""
+        target = _without_token(request)
+        answer = _page(
+            pages.message_page("Opening…", element("a", "Continue", href=target), refresh_to=target)
+        )
+        answer.set_cookie(
+            self._cookie_name,
+            make_proof(self._secret_key, purpose="cookie", lifetime_s=COOKIE_LIFETIME_S),
+            max_age=COOKIE_LIFETIME_S,
+            httponly=True,
+            samesite="strict",
+        )
+        return answer
+
+
+_NO_ACCESS = pages.message_page(
+    "This page needs a fresh link",
+    "Open it from the notebook that made the session, or run:",
+    element("code", "research-kit store open"),
+)
+
+
+def _without_token(request: Request) -> str:
+    kept = [(name, value) for name, value in request.query_params.multi_items() if name != "token"]
+    # The encoded path is kept: a session id may hold characters that mean something in an address.
+    path = str(request.scope["raw_path"], "ascii")
+    # Two slashes in front would name another host.
+    return "/" + path.lstrip("/") + (f"?{urlencode(kept)}" if kept else "")
+
+
+def _page(text: str, *, status_code: int = 200) -> Response:
+    # Halves of surrogate pairs can come from JSON escapes; UTF-8 cannot carry them.
+    return HTMLResponse(text.encode("utf-8", "replace"), status_code=status_code, headers=_HEADERS)
+
+
+async def _style(request: Request) -> Response:
+    text = files("research_kit.store").joinpath("pages.css").read_text(encoding="utf-8")
+    headers = {"X-Content-Type-Options": "nosniff", "Cache-Control": "max-age=300"}
+    return Response(text, media_type="text/css", headers=headers)

@@ -1,0 +1,235 @@
+"""What the pages show, read from the database.
+
+Owns the queries of the pages and the sums over a trace and a session; makes no HTML. Invariant: an unknown
+cost stays unknown, and is never counted as nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+__all__ = [
+    "Score",
+    "SessionSummary",
+    "ShownObservation",
+    "ShownTrace",
+    "find_trace",
+    "list_scores",
+    "list_sessions",
+    "list_traces_of_session",
+    "tree_order",
+]
+
+MAX_OBSERVATIONS = 5000
+MAX_SESSIONS = 200
+
+_COLUMNS = """
+    trace_id, span_id, parent_id, is_root, type, name, level, status_message, trace_name, model, start_ms,
+    end_ms, input_usage, output_usage, total_usage, total_cost, input, output, metadata, session_id, user_id
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShownObservation:
+    """One observation, as far as pages show it."""
+
+    trace_id: str
+    span_id: str
+    parent_id: str | None
+    is_root: bool
+    type: str
+    name: str
+    level: str
+    status_message: str
+    trace_name: str | None
+    model: str
+    start_ms: int
+    end_ms: int
+    input_usage: int
+    output_usage: int
+    total_usage: int
+    total_cost: float | None
+    input: str | None
+    output: str | None
+    metadata: str
+    session_id: str
+    user_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShownTrace:
+    """The observations of one trace, by start."""
+
+    trace_id: str
+    observations: tuple[ShownObservation, ...]
+
+    @property
+    def root(self) -> ShownObservation:
+        """The first root, or the first observation of a trace whose root is missing."""
+        return next((found for found in self.observations if found.is_root), self.observations[0])
+
+    @property
+    def name(self) -> str:
+        """The name that the trace is known under."""
+        return self.root.trace_name or self.root.name or "(no name)"
+
+    @property
+    def start_ms(self) -> int:
+        """When its first observation began."""
+        return min(found.start_ms for found in self.observations)
+
+    @property
+    def latency_s(self) -> float:
+        """From its first begin to its last end."""
+        return (max(found.end_ms for found in self.observations) - self.start_ms) / 1000
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of all observations."""
+        return sum(found.total_usage for found in self.observations)
+
+    @property
+    def cost_usd(self) -> float | None:
+        """What is known of the cost; None when nothing is."""
+        costs = [found.total_cost for found in self.observations if found.total_cost is not None]
+        return sum(costs) if costs else None
+
+    def without_inner(self, types: frozenset[str]) -> list[ShownObservation]:
+        """Return the observations of ``types`` that are inside no other of the same type.
+
+        One MCP call is a tool for its caller and again for its server; a reader wants to see it once.
+        """
+        by_id = {found.span_id: found for found in self.observations}
+
+        def is_inner(found: ShownObservation) -> bool:
+            seen = {found.span_id}  # parents may be circular: they are what clients sent
+            above = by_id.get(found.parent_id or "")
+            while above is not None and above.span_id not in seen:
+                if above.type == found.type:
+                    return True
+                seen.add(above.span_id)
+                above = by_id.get(above.parent_id or "")
+            return False
+
+        return [found for found in self.observations if found.type in types and not is_inner(found)]
+
+    @property
+    def has_unknown_cost(self) -> bool:
+        """Whether tokens were used that nobody put a price on."""
+        return any(found.total_usage and found.total_cost is None for found in self.observations)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionSummary:
+    """One line of the list of sessions."""
+
+    session_id: str
+    user_id: str
+    trace_count: int
+    start_ms: int
+    end_ms: int
+    tokens: int
+    cost_usd: float | None
+    unpriced_count: int
+    error_count: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Score:
+    """One score, as far as pages show it."""
+
+    name: str
+    value: str
+    comment: str | None
+    trace_id: str | None
+
+
+def list_sessions(connection: sqlite3.Connection) -> list[SessionSummary]:
+    """Return the sessions with the latest activity first."""
+    rows = connection.execute(
+        """
+        SELECT session_id, max(user_id), count(DISTINCT trace_id), min(start_ms), max(end_ms),
+               sum(total_usage), sum(total_cost),
+               sum(total_usage > 0 AND total_cost IS NULL), sum(level = 'ERROR')
+        FROM observations WHERE session_id <> '' GROUP BY session_id ORDER BY max(start_ms) DESC LIMIT ?
+        """,
+        (MAX_SESSIONS,),
+    )
+    names = SessionSummary.__dataclass_fields__
+    return [SessionSummary(**dict(zip(names, row, strict=True))) for row in rows]
+
+
+def list_traces_of_session(connection: sqlite3.Connection, session_id: str) -> list[ShownTrace]:
+    """Return the traces of a session in their order, with all their observations.
+
+    Observations without a session, such as those of a tool server, come along with their trace.
+    """
+    return _traces(
+        connection,
+        "trace_id IN (SELECT trace_id FROM observations WHERE session_id = ?)",
+        (session_id,),
+    )
+
+
+def find_trace(connection: sqlite3.Connection, trace_id: str) -> ShownTrace | None:
+    """Return the trace with this id; None when there is none."""
+    return next(iter(_traces(connection, "trace_id = ?", (trace_id,))), None)
+
+
+def list_scores(connection: sqlite3.Connection, *, subject_ids: Sequence[str]) -> list[Score]:
+    """Return the scores of traces and sessions, oldest first."""
+    rows = connection.execute(
+        "SELECT name, data_type, numeric_value, text_value, comment, subject, subject_id FROM scores "
+        "WHERE subject_id IN (SELECT value FROM json_each(?)) ORDER BY timestamp_ms, score_id",
+        (json.dumps(list(subject_ids)),),
+    )
+    return [
+        Score(
+            name=name,
+            value=_score_text(data_type, number, text),
+            comment=comment,
+            trace_id=None if subject == "session" else subject_id,
+        )
+        for name, data_type, number, text, comment, subject, subject_id in rows
+    ]
+
+
+def tree_order(trace: ShownTrace) -> Iterator[tuple[int, ShownObservation]]:
+    """Yield depth and observation, parents before children; one whose parent is unknown is a root."""
+    known = {found.span_id for found in trace.observations}
+    children: dict[str | None, list[ShownObservation]] = {}
+    for found in trace.observations:
+        parent = found.parent_id if found.parent_id in known and found.parent_id != found.span_id else None
+        children.setdefault(parent, []).append(found)
+    waiting = [(0, found) for found in reversed(children.pop(None, []))]
+    while waiting or children:
+        if not waiting:
+            # Only a circle of parents is left over; show it from its first member on.
+            _, circle = children.popitem()
+            waiting = [(0, found) for found in reversed(circle)]
+        depth, found = waiting.pop()
+        yield depth, found
+        waiting.extend((depth + 1, child) for child in reversed(children.pop(found.span_id, [])))
+
+
+def _traces(connection: sqlite3.Connection, where: str, values: tuple[Any, ...]) -> list[ShownTrace]:
+    rows = connection.execute(
+        f"SELECT {_COLUMNS} FROM observations WHERE {where} ORDER BY start_ms, end_ms DESC, span_id LIMIT ?",
+        (*values, MAX_OBSERVATIONS),
+    )
+    names = ShownObservation.__dataclass_fields__
+    grouped: dict[str, list[ShownObservation]] = {}
+    for row in rows:
+        found = ShownObservation(**dict(zip(names, row, strict=True)))
+        grouped.setdefault(found.trace_id, []).append(found)
+    return [ShownTrace(trace_id=trace_id, observations=tuple(found)) for trace_id, found in grouped.items()]
+
+
+def _score_text(data_type: str, number: float | None, text: str | None) -> str:
+    if data_type == "BOOLEAN":
+        return "true" if number else "false"
+    return f"{number:g}" if number is not None else text or ""

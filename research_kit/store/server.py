@@ -1,0 +1,160 @@
+"""The server process: ``python -m research_kit.store.server --data-dir FOLDER``.
+
+Owns the process: its lock, its socket, its note for clients, its end. Invariant: while the server lock is
+held exactly this process serves the data directory, and when it ends nothing but the files stays behind.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import os
+import socket
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+import uvicorn
+from filelock import FileLock, Timeout
+
+from research_kit.errors import ResearchKitError, StoreError
+from research_kit.store.app import build_app
+from research_kit.store.context import Store
+from research_kit.store.database import Database
+from research_kit.store.state import (
+    Listening,
+    StorePaths,
+    load_or_create_credentials,
+    open_data_dir,
+    read_listening,
+    write_listening,
+)
+from research_kit.store.words import has_words
+
+__all__ = ["main", "serve"]
+
+_LOCK_TIMEOUT_S = 5.0
+_WATCH_INTERVAL_S = 2.0
+_SHUTDOWN_TIMEOUT_S = 5
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Serve until told to end; the exit code is 0 after an orderly end."""
+    parser = argparse.ArgumentParser(
+        prog="python -m research_kit.store.server", description="Serve the embedded store."
+    )
+    parser.add_argument("--data-dir", type=Path, required=True, help="folder of the store")
+    parser.add_argument(
+        "--port", type=int, help="port on the loopback interface; by default the last one, or a free one"
+    )
+    parser.add_argument("--idle-timeout-s", type=float, help="end after so many seconds without a request")
+    options = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    try:
+        serve(options.data_dir, port=options.port, idle_timeout_s=options.idle_timeout_s)
+    except ResearchKitError as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    return 0
+
+
+def serve(data_dir: Path, *, port: int | None = None, idle_timeout_s: float | None = None) -> None:
+    """Serve the store of ``data_dir`` on the loopback interface until SIGTERM, SIGINT or the idle time-out.
+
+    Raises:
+        ConfigError: When the folder cannot be used.
+        StoreError: When another server holds it, or its database cannot be opened.
+    """
+    paths = open_data_dir(data_dir)
+    lock = FileLock(paths.server_lock)
+    try:
+        # Clients try this lock for an instant to see whether a server is alive, so one failure means nothing.
+        lock.acquire(timeout=_LOCK_TIMEOUT_S)
+    except Timeout as error:
+        raise StoreError(
+            f"Another server already serves {str(data_dir)!r}. Stop it first, or use it."
+        ) from error
+    try:
+        _serve_locked(paths, port, idle_timeout_s)
+    finally:
+        lock.release()
+
+
+def _serve_locked(paths: StorePaths, port: int | None, idle_timeout_s: float | None) -> None:
+    store = Store(
+        database=Database(paths.database, functions={"has_words": has_words}),
+        credentials=load_or_create_credentials(paths),
+        version=version("research-kit"),
+    )
+    last = read_listening(paths)
+    listener = _bind(port if port is not None else (last.port if last else 0))
+    note = Listening(pid=os.getpid(), port=listener.getsockname()[1], version=store.version)
+    try:
+        asyncio.run(_run(store, listener, paths, note, idle_timeout_s))
+    finally:
+        listener.close()
+        store.database.close()
+        if paths.data_dir.is_dir():
+            write_listening(
+                paths, Listening(pid=note.pid, port=note.port, version=note.version, is_stopped=True)
+            )
+
+
+async def _run(
+    store: Store, listener: socket.socket, paths: StorePaths, note: Listening, idle_timeout_s: float | None
+) -> None:
+    config = uvicorn.Config(
+        build_app(store),
+        log_config=None,
+        access_log=False,
+        lifespan="off",
+        timeout_graceful_shutdown=_SHUTDOWN_TIMEOUT_S,
+        server_header=False,
+    )
+    server = uvicorn.Server(config)
+    # The socket listens from here on: who reads the note now and connects waits a moment, and is served.
+    listener.listen(config.backlog)
+    write_listening(paths, note)
+    watch = asyncio.create_task(_watch(server, store, paths, note, idle_timeout_s))
+    await server.serve(sockets=[listener])
+    watch.cancel()
+
+
+async def _watch(
+    server: uvicorn.Server, store: Store, paths: StorePaths, note: Listening, idle_timeout_s: float | None
+) -> None:
+    """End the server when nobody has asked for long or its folder is gone; keep its note in place."""
+    while not server.should_exit:
+        await asyncio.sleep(min(_WATCH_INTERVAL_S, idle_timeout_s or _WATCH_INTERVAL_S))
+        is_idle = idle_timeout_s is not None and store.activity.idle_s > idle_timeout_s
+        if is_idle or not paths.database.exists():
+            server.should_exit = True
+        elif read_listening(paths) != note:
+            write_listening(paths, note)
+
+
+def _bind(port: int) -> socket.socket:
+    """Bind ``port``, or a free one when somebody else has it."""
+    try:
+        return _bound_socket(port)
+    except (OSError, OverflowError):
+        return _bound_socket(0)
+
+
+def _bound_socket(port: int) -> socket.socket:
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    try:
+        if os.name == "posix":
+            # Lets a restarted server take its port back at once; elsewhere two servers could share the port.
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(("127.0.0.1", port))
+    except BaseException:
+        listener.close()
+        raise
+    return listener
+
+
+if __name__ == "__main__":
+    sys.exit(main())

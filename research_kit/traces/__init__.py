@@ -1,0 +1,61 @@
+"""The read path: what a Langfuse server or the embedded store has recorded, as DataFrames."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from research_kit.traces.analysis import cost_by, latency_summary
+    from research_kit.traces.plots import plot_latency, plot_timeline, plot_tokens
+    from research_kit.traces.query import ObservationQuery
+    from research_kit.traces.reader import TraceReader
+    from research_kit.traces.reads import (
+        ALL_SESSIONS,
+        cells_df,
+        generations_df,
+        messages_df,
+        observations_df,
+        scores_df,
+        sessions_df,
+        traces_df,
+        wait_for,
+    )
+    from research_kit.traces.schema import schema_reference
+
+__all__ = [
+    "ALL_SESSIONS",
+    "ObservationQuery",
+    "TraceReader",
+    "cells_df",
+    "cost_by",
+    "generations_df",
+    "latency_summary",
+    "messages_df",
+    "observations_df",
+    "plot_latency",
+    "plot_timeline",
+    "plot_tokens",
+    "schema_reference",
+    "scores_df",
+    "sessions_df",
+    "traces_df",
+    "wait_for",
+]
+
+_HOMES = {
+    "ObservationQuery": "query",
+    "TraceReader": "reader",
+    "cost_by": "analysis",
+    "latency_summary": "analysis",
+    "plot_latency": "plots",
+    "plot_timeline": "plots",
+    "plot_tokens": "plots",
+    "schema_reference": "schema",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES.get(name, 'reads')}"), name)

@@ -1,0 +1,204 @@
+"""Reads observations and scores from a Langfuse server, page by page, as plain JSON.
+
+Owns paging: cursors, page sizes and limits; makes no DataFrames and no object per row, which is what makes it
+fast. Invariant: every row is delivered once, newest first, and a limit that left rows out is reported.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, Self, cast
+
+import httpx
+
+from research_kit.errors import BackendError
+from research_kit.traces.query import ObservationQuery, check_limit
+from research_kit.traces.transport import Clock, SystemClock, Transport
+from research_kit.traces.wire import ObservationRow, ScoreRow
+
+__all__ = ["ObservationRead", "TraceReader"]
+
+_OBSERVATIONS_PATH = "/api/public/v2/observations"
+_SCORES_PATH = "/api/public/v3/scores"
+_OBSERVATIONS_PER_PAGE = 1000
+_SCORES_PER_PAGE = 100
+_TOO_LARGE = 413
+_SERVER_FAILED = 500
+_FEWEST_AFTER_500 = 10
+_TRACES_PER_REQUEST = 50  # keeps the address below 2,000 characters
+
+
+class ObservationRead(NamedTuple):
+    """The rows of a read, and whether its limit left some out."""
+
+    rows: list[ObservationRow]
+    is_truncated: bool
+
+
+class _Page(NamedTuple):
+    rows: list[dict[str, Any]]
+    cursor: str | None
+
+
+class TraceReader:
+    """Reads traces from one project of a Langfuse server or the embedded store.
+
+    Args:
+        base_url: Root of the server.
+        public_key: Langfuse public key of the project.
+        secret_key: Langfuse secret key of the project.
+        client: The httpx client to use; the reader makes its own otherwise, closed by `close` or ``with``.
+        timeout_s: How long one request may take.
+        clock: Time and waiting between attempts.
+
+    Raises:
+        ConfigError: When ``base_url`` is not a web address.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        public_key: str,
+        secret_key: str,
+        *,
+        client: httpx.Client | None = None,
+        timeout_s: float = 30.0,
+        clock: Clock | None = None,
+    ) -> None:
+        self.clock = SystemClock() if clock is None else clock
+        self.public_key = public_key
+        self._transport = Transport(
+            base_url, (public_key, secret_key), client=client, timeout_s=timeout_s, clock=self.clock
+        )
+
+    def __repr__(self) -> str:
+        return f"TraceReader({self.base_url!r}, {self.public_key!r})"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    @property
+    def base_url(self) -> str:
+        """The server that is read, without a slash at the end."""
+        return self._transport.base_url
+
+    def close(self) -> None:
+        """Close the connections that the reader opened."""
+        self._transport.close()
+
+    def list_observations(
+        self, query: ObservationQuery | None = None, *, limit: int | None = None
+    ) -> Iterator[ObservationRow]:
+        """Yield observations as the server wrote them, newest first.
+
+        Args:
+            query: Which ones; None means all of the project.
+            limit: At most so many; `read_observations` also tells whether there are more.
+
+        Raises:
+            BackendError: When the server cannot be read.
+            ConfigError: When ``limit`` is not a whole number from 1 on.
+        """
+        for page in self._list_observation_pages(query, limit):
+            yield from cast("list[ObservationRow]", page.rows)
+
+    def read_observations(
+        self, query: ObservationQuery | None = None, *, limit: int | None = None
+    ) -> ObservationRead:
+        """Return observations, newest first, and whether ``limit`` left some out.
+
+        Raises:
+            BackendError: When the server cannot be read.
+            ConfigError: When ``limit`` is not a whole number from 1 on.
+        """
+        rows: list[ObservationRow] = []
+        cursor: str | None = None
+        for page in self._list_observation_pages(query, limit):
+            rows.extend(cast("list[ObservationRow]", page.rows))
+            cursor = page.cursor
+        return ObservationRead(rows, is_truncated=cursor is not None)
+
+    def list_scores(
+        self, *, session_id: str | None = None, trace_ids: Sequence[str] | None = None
+    ) -> Iterator[ScoreRow]:
+        """Yield scores, newest first: those of a session itself, those within traces, or all of the project.
+
+        Args:
+            session_id: Only scores given to this session as a whole.
+            trace_ids: Only scores of these traces and their observations.
+
+        Raises:
+            BackendError: When the server cannot be read.
+        """
+        params: dict[str, str] = {"fields": "details,subject,annotation"}
+        if session_id is not None:
+            params["sessionId"] = session_id
+        if trace_ids is None:
+            yield from self._list_scores(params)
+            return
+        for first in range(0, len(trace_ids), _TRACES_PER_REQUEST):
+            some = trace_ids[first : first + _TRACES_PER_REQUEST]
+            yield from self._list_scores({**params, "traceId": ",".join(some)})
+
+    def _list_scores(self, params: Mapping[str, str]) -> Iterator[ScoreRow]:
+        for page in self._list_pages(_SCORES_PATH, params, page_size=_SCORES_PER_PAGE):
+            yield from cast("list[ScoreRow]", page.rows)
+
+    def _list_observation_pages(self, query: ObservationQuery | None, limit: int | None) -> Iterator[_Page]:
+        check_limit(limit)
+        params = (ObservationQuery() if query is None else query).params()
+        return self._list_pages(_OBSERVATIONS_PATH, params, page_size=_OBSERVATIONS_PER_PAGE, limit=limit)
+
+    def _list_pages(
+        self, path: str, params: Mapping[str, str], *, page_size: int, limit: int | None = None
+    ) -> Iterator[_Page]:
+        asked: dict[str, str | int] = dict(params)
+        count = 0
+        while limit is None or count < limit:
+            wanted = page_size if limit is None else min(page_size, limit - count)
+            page, page_size = self._get_page(path, asked, wanted, page_size)
+            yield page
+            count += len(page.rows)
+            if page.cursor is None:
+                return
+            if not page.rows or page.cursor == asked.get("cursor"):
+                raise BackendError(
+                    f"Cannot read all traces from {self.base_url}: the server points to a further page but "
+                    "does not move on. Narrow the read with start_time and end_time.",
+                    base_url=self.base_url,
+                )
+            asked["cursor"] = page.cursor
+
+    def _get_page(
+        self, path: str, params: Mapping[str, str | int], wanted: int, page_size: int
+    ) -> tuple[_Page, int]:
+        """Return a page of at most ``wanted`` rows, and the page size to go on with.
+
+        Servers limit the bytes of an answer (Langfuse Cloud: 5 MB) and say so with 413 or 500; half as many
+        rows may fit then.
+        """
+        while True:
+            can_halve = wanted > _FEWEST_AFTER_500
+            attempts = {"attempts_on_500": 2} if can_halve else {}
+            try:
+                body = self._transport.get_json(path, {**params, "limit": wanted}, **attempts)
+            except BackendError as error:
+                is_too_large = error.status_code == _TOO_LARGE and wanted > 1
+                if not is_too_large and not (error.status_code == _SERVER_FAILED and can_halve):
+                    raise
+                wanted = page_size = wanted // 2
+                continue
+            return self._page(body), page_size
+
+    def _page(self, body: Mapping[str, Any]) -> _Page:
+        rows, meta = body.get("data"), body.get("meta") or {}
+        if not isinstance(rows, list):
+            raise BackendError(
+                f"Cannot read traces from {self.base_url}: the answer has no list 'data'. "
+                "Check that LANGFUSE_BASE_URL is a Langfuse server of version 4 or later.",
+                base_url=self.base_url,
+            )
+        return _Page(rows, meta.get("cursor"))

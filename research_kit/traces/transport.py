@@ -1,0 +1,227 @@
+"""One request to a Langfuse server, repeated while that helps, and errors that say what to do.
+
+Owns authentication, repetition and the words of failures; knows nothing of observations or scores. Invariant:
+`get_json` returns a JSON object or raises `BackendError`, after a bounded number of attempts.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from ipaddress import ip_address
+from typing import Any, Protocol
+from urllib.parse import urlsplit
+
+import httpx
+
+from research_kit.errors import BackendError, ConfigError
+
+__all__ = ["Clock", "SystemClock", "Transport"]
+
+_ATTEMPTS = 5
+_TIMEOUT_ATTEMPTS = 2
+_FIRST_PAUSE_S = 0.25
+_LONGEST_PAUSE_S = 60.0  # the rate limits of Langfuse Cloud count per minute
+_CONNECT_TIMEOUT_S = 5.0
+_PASSING = frozenset({429, 500, 502, 503, 504})
+
+
+class Clock(Protocol):
+    """Time and waiting, so that tests need neither."""
+
+    def now_s(self) -> float:
+        """Return seconds that only ever grow."""
+
+    def sleep_s(self, duration_s: float) -> None:
+        """Return after ``duration_s`` seconds."""
+
+
+class SystemClock:
+    """The machine's clock."""
+
+    def now_s(self) -> float:
+        """Return the monotonic clock in seconds."""
+        return time.monotonic()
+
+    def sleep_s(self, duration_s: float) -> None:
+        """Sleep."""
+        time.sleep(duration_s)
+
+
+class Transport:
+    """An authenticated connection to one server.
+
+    Args:
+        base_url: Root of the server.
+        auth: Public and secret key.
+        client: The httpx client to use; None makes one, closed by `close`.
+        timeout_s: How long one request may take.
+        clock: Time and waiting.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        auth: tuple[str, str],
+        *,
+        client: httpx.Client | None,
+        timeout_s: float,
+        clock: Clock,
+    ) -> None:
+        self.base_url = _checked_url(base_url)
+        self.clock = clock
+        self._auth = auth
+        self._timeout = httpx.Timeout(timeout_s, connect=min(timeout_s, _CONNECT_TIMEOUT_S))
+        self._owns_client = client is None
+        # A proxy for the outside world cannot reach a server on this machine.
+        self._client = httpx.Client(trust_env=not _is_loopback(self.base_url)) if client is None else client
+
+    def close(self) -> None:
+        """Close the connections, unless the client was given."""
+        if self._owns_client:
+            self._client.close()
+
+    def get_json(
+        self, path: str, params: Mapping[str, str | int], *, attempts_on_500: int = _ATTEMPTS
+    ) -> dict[str, Any]:
+        """Return the JSON object at ``path``.
+
+        Args:
+            path: Path on the server.
+            params: Query parameters.
+            attempts_on_500: How often to ask when the server answers 500, which may mean "too much at once".
+
+        Raises:
+            BackendError: When the server cannot be reached, refuses, or keeps failing.
+        """
+        attempt = 0
+        while True:
+            attempt += 1
+            outcome = self._ask(path, params)
+            if isinstance(outcome, httpx.Response) and outcome.is_success:
+                return self._json_object(outcome)
+            pause_s = _pause_s(outcome, attempt)
+            if attempt >= _allowed_attempts(outcome, attempts_on_500) or pause_s > _LONGEST_PAUSE_S:
+                raise self._failure(outcome, attempt)
+            self.clock.sleep_s(pause_s)
+
+    def _ask(self, path: str, params: Mapping[str, str | int]) -> httpx.Response | httpx.TransportError:
+        try:
+            return self._client.get(
+                f"{self.base_url}{path}", params=dict(params), auth=self._auth, timeout=self._timeout
+            )
+        except httpx.TransportError as error:
+            return error
+
+    def _json_object(self, answer: httpx.Response) -> dict[str, Any]:
+        try:
+            body = answer.json()
+        except ValueError:
+            body = None
+        if isinstance(body, dict):
+            return body
+        kind = answer.headers.get("content-type", "no content type")
+        raise self._error(
+            f"it answered with {kind} instead of a JSON object. "
+            "Check that LANGFUSE_BASE_URL is the root of a Langfuse server, not a login page or a proxy.",
+            answer.status_code,
+        )
+
+    def _failure(self, outcome: httpx.Response | httpx.TransportError, attempts: int) -> BackendError:
+        if isinstance(outcome, httpx.TransportError):
+            cause = str(outcome) or type(outcome).__name__
+            failure = self._error(
+                f"no answer after {attempts} attempts ({cause}). For the embedded store run "
+                "`research-kit store start`; for another server check LANGFUSE_BASE_URL and the network."
+            )
+            failure.__cause__ = outcome
+            return failure
+        return self._error(self._refusal(outcome, attempts), outcome.status_code)
+
+    def _refusal(self, answer: httpx.Response, attempts: int) -> str:
+        status = answer.status_code
+        if status in (401, 403):
+            return (
+                f"the server answered {status} for the public key {self._auth[0]!r}. "
+                "Check LANGFUSE_PUBLIC_KEY and LANGFUSE_SECRET_KEY: both must belong to this server."
+            )
+        if status == httpx.codes.NOT_FOUND:
+            return (
+                f"the server answered 404 for {answer.request.url.path}. Check that LANGFUSE_BASE_URL is the "
+                "root of a Langfuse server of version 4 or later."
+            )
+        if status == httpx.codes.TOO_MANY_REQUESTS:
+            wait = answer.headers.get("retry-after")
+            advice = f"Wait {wait} seconds" if wait else "Wait a minute"
+            return f"the server answered 429 (rate limit) {attempts} times. {advice}, or read less."
+        if status in _PASSING:
+            return f"the server answered {status} {attempts} times. Try later, or see the server's own log."
+        return f"the server answered {status}: {_message(answer)}. Check the arguments and LANGFUSE_BASE_URL."
+
+    def _error(self, problem: str, status_code: int | None = None) -> BackendError:
+        return BackendError(
+            f"Cannot read traces from {self.base_url}: {problem}",
+            base_url=self.base_url,
+            status_code=status_code,
+        )
+
+
+def _allowed_attempts(outcome: httpx.Response | httpx.TransportError, attempts_on_500: int) -> int:
+    if isinstance(outcome, httpx.TimeoutException) and not isinstance(outcome, httpx.ConnectTimeout):
+        return _TIMEOUT_ATTEMPTS
+    if isinstance(outcome, httpx.TransportError):
+        return _ATTEMPTS
+    if outcome.status_code == httpx.codes.INTERNAL_SERVER_ERROR:
+        return attempts_on_500
+    return _ATTEMPTS if outcome.status_code in _PASSING else 1
+
+
+def _pause_s(outcome: httpx.Response | httpx.TransportError, attempt: int) -> float:
+    """Return the server's own wish, else a pause that doubles with every attempt."""
+    backoff_s = _FIRST_PAUSE_S * float(2 ** (attempt - 1))
+    if isinstance(outcome, httpx.TransportError):
+        return backoff_s
+    wish = outcome.headers.get("retry-after", "").strip()
+    if not wish:
+        return backoff_s
+    try:
+        return max(float(wish), 0.0)
+    except ValueError:
+        return _until_s(wish, backoff_s)
+
+
+def _until_s(date: str, fallback_s: float) -> float:
+    try:
+        moment = parsedate_to_datetime(date)
+    except ValueError:
+        return fallback_s
+    aware = moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
+    return max((aware - datetime.now(UTC)).total_seconds(), 0.0)
+
+
+def _message(answer: httpx.Response) -> str:
+    try:
+        body = answer.json()
+    except ValueError:
+        body = None
+    text = body.get("message") if isinstance(body, dict) else None
+    return text if isinstance(text, str) else answer.reason_phrase
+
+
+def _checked_url(base_url: str) -> str:
+    if not base_url.startswith(("http://", "https://")) or not urlsplit(base_url).hostname:
+        raise ConfigError(
+            f"base_url is {base_url!r}, which is not a web address. Give it with its scheme, "
+            "for instance https://cloud.langfuse.com."
+        )
+    return base_url.rstrip("/")
+
+
+def _is_loopback(base_url: str) -> bool:
+    host = urlsplit(base_url).hostname or ""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -1,0 +1,122 @@
+"""A real Jupyter server whose every folder is temporary.
+
+Owns the process and its environment. Invariant: nothing of the machine's own Jupyter configuration is read,
+nothing outside the given folder is written, and the server has ended when the block is left.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+_START_DEADLINE_S = 60.0
+_STOP_DEADLINE_S = 15.0
+_POLL_S = 0.1
+_TOKEN = "browser-test"
+_FOREIGN_PREFIXES = ("JUPYTER", "IPYTHON", "LANGFUSE_", "RESEARCH_KIT_", "OPENAI_", "OTEL_", "COV_CORE")
+# News pop-ups and update checks would cover the page, and ask the network.
+_QUIET_SETTINGS = {
+    "@jupyterlab/apputils-extension:notification": {
+        "fetchNews": "false",
+        "checkForUpdates": False,
+        "doNotDisturbMode": True,
+    }
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JupyterServer:
+    base_url: str
+    token: str
+    notebook_dir: Path
+
+    def page_url(self, front_end: str, notebook_name: str) -> str:
+        """Return the address of a notebook in ``lab`` or ``notebook``."""
+        if front_end == "lab":
+            workspace = notebook_name.partition(".")[0]
+            path = f"lab/workspaces/{workspace}/tree/{notebook_name}"
+        else:
+            path = f"notebooks/{notebook_name}"
+        return f"{self.base_url}{path}?token={self.token}"
+
+
+@contextmanager
+def running_jupyter(folder: Path, environ: Mapping[str, str]) -> Iterator[JupyterServer]:
+    """Serve ``folder / "notebooks"`` with JupyterLab and Notebook 7; kernels get ``environ``."""
+    notebook_dir = folder / "notebooks"
+    notebook_dir.mkdir()
+    _write_settings(folder / "config")
+    with (folder / "server.log").open("wb") as output:
+        process = subprocess.Popen(
+            _command(notebook_dir), env=_environment(folder, environ), stdout=output, stderr=output
+        )
+    try:
+        facts = _wait_for_start(process, folder)
+        yield JupyterServer(base_url=facts["url"], token=_TOKEN, notebook_dir=notebook_dir)
+    finally:
+        process.terminate()
+        try:
+            process.wait(_STOP_DEADLINE_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _command(notebook_dir: Path) -> list[str]:
+    options = {
+        "ServerApp.ip": "127.0.0.1",
+        "ServerApp.port": "0",
+        "ServerApp.open_browser": "False",
+        "ServerApp.allow_root": "True",
+        "ServerApp.root_dir": str(notebook_dir),
+        "IdentityProvider.token": _TOKEN,
+        "LabApp.expose_app_in_browser": "True",
+        "JupyterNotebookApp.expose_app_in_browser": "True",
+    }
+    return [sys.executable, "-m", "jupyterlab", *(f"--{name}={value}" for name, value in options.items())]
+
+
+def _environment(folder: Path, environ: Mapping[str, str]) -> dict[str, str]:
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(_FOREIGN_PREFIXES)}
+    return {
+        **inherited,
+        "HOME": str(folder),
+        "IPYTHONDIR": str(folder / "ipython"),
+        "JUPYTER_CONFIG_DIR": str(folder / "config"),
+        "JUPYTER_DATA_DIR": str(folder / "data"),
+        "JUPYTER_RUNTIME_DIR": str(folder / "runtime"),
+        "JUPYTERLAB_SETTINGS_DIR": str(folder / "settings"),
+        "JUPYTERLAB_WORKSPACES_DIR": str(folder / "workspaces"),
+        **environ,
+    }
+
+
+def _write_settings(config_dir: Path) -> None:
+    labconfig = config_dir / "labconfig"
+    labconfig.mkdir(parents=True)
+    (labconfig / "default_setting_overrides.json").write_text(json.dumps(_QUIET_SETTINGS))
+
+
+def _wait_for_start(process: subprocess.Popen[bytes], folder: Path) -> dict[str, Any]:
+    deadline_s = time.monotonic() + _START_DEADLINE_S
+    while time.monotonic() < deadline_s:
+        for path in (folder / "runtime").glob("jpserver-*.json"):
+            text = path.read_text()
+            if text:
+                facts: dict[str, Any] = json.loads(text)
+                return facts
+        try:
+            process.wait(_POLL_S)
+        except subprocess.TimeoutExpired:
+            continue
+        break
+    log = (folder / "server.log").read_text()
+    raise RuntimeError(f"The Jupyter server did not start within {_START_DEADLINE_S:.0f} s:\n{log[-4000:]}")

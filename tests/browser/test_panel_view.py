@@ -1,0 +1,292 @@
+"""The front end of the chat panel on an empty page, with the messages of `protocol.json`."""
+
+from __future__ import annotations
+
+import json
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from playwright.async_api import Page, expect
+
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.asyncio(loop_scope="session"),
+    pytest.mark.xdist_group("browser"),
+]
+
+WIDGET = Path(__file__).parents[2] / "widgets" / "chat_panel"
+FAKE_MODEL = (Path(__file__).parent / "fake_model.js").read_text()
+PROTOCOL = json.loads((WIDGET / "protocol.json").read_text())
+QUESTION, ANSWER = PROTOCOL["traits"]["transcript"]
+STATUS = PROTOCOL["traits"]["status"]
+RUNNING = {
+    **ANSWER,
+    "state": "running",
+    "text": "",
+    "html": "",
+    "tools": [],
+    "usage": None,
+    "trace_url": None,
+}
+
+
+class PanelPage:
+    """A page with one or more views of one panel."""
+
+    def __init__(self, page: Page) -> None:
+        self.page = page
+        self.panel = page.locator(".rk-chat")
+        self.composer = self.panel.get_by_role("textbox", name="Message")
+        self.body = page.locator(".rk-assistant .rk-body")
+        self.notice = self.panel.get_by_role("status")
+
+    async def open(
+        self, *, transcript: list[dict[str, Any]], view_count: int = 1, width_px: int = 800, **status: Any
+    ) -> None:
+        style = (WIDGET / "index.css").read_text()
+        await self.page.set_content(
+            f"<!doctype html><style>{style}</style><body style='width: {width_px}px'></body>"
+        )
+        await self.page.evaluate(f"() => {{ {FAKE_MODEL} }}")
+        await self.page.evaluate(
+            "([source, traits, viewCount]) => openPanel(source, traits, viewCount)",
+            [
+                (WIDGET / "index.js").read_text(),
+                {"transcript": transcript, "status": {**STATUS, **status}},
+                view_count,
+            ],
+        )
+
+    async def publish(self, **message: Any) -> None:
+        await self.page.evaluate("(message) => model.publish(message)", message)
+
+    async def delta(self, offset: int, text: str) -> None:
+        await self.publish(type="delta", message_id="a1", offset=offset, text=text)
+
+    async def set_trait(self, name: str, value: Any) -> None:
+        await self.page.evaluate("([name, value]) => model.set(name, value)", [name, value])
+
+    async def sent(self, message_type: str) -> list[dict[str, Any]]:
+        messages = await self.page.evaluate("() => model.sent")
+        return [message for message in messages if message["type"] == message_type]
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def view(page: Page) -> PanelPage:
+    return PanelPage(page)
+
+
+async def test_view_shows_the_protocol_example(view: PanelPage) -> None:
+    """Header, question, tool, answer, figures and links of the example are on the page."""
+    await view.open(transcript=PROTOCOL["traits"]["transcript"])
+    header = view.page.locator(".rk-header")
+    await expect(header).to_contain_text(STATUS["session_id"])
+    await expect(header).to_contain_text("openai/gpt-4o-mini")
+    await expect(header).to_contain_text("local")
+    await expect(header).to_contain_text("ada")
+    await expect(header.locator(".rk-value-messages")).to_have_text("1")
+    await expect(header.locator(".rk-value-cost")).to_have_text("$0.0003")
+    await expect(header.get_by_role("link", name="Open session")).to_have_attribute(
+        "href", STATUS["session_url"]
+    )
+    await expect(view.page.locator(".rk-message.rk-user")).to_have_text(QUESTION["text"])
+    await expect(view.body.locator("strong")).to_have_text("344")
+    await expect(view.page.locator(".rk-facts").last).to_contain_text("1,312 in · 48 out$0.00031.2 s")
+    trace = view.page.get_by_role("link", name="Trace")
+    await expect(trace).to_have_attribute("href", ANSWER["trace_url"])
+    await expect(trace).to_have_attribute("rel", "noopener noreferrer")
+    tool = view.page.locator(".rk-tool")
+    await expect(tool.get_by_text("DataFrame, 344 rows")).to_be_hidden()
+    await tool.locator("summary").click()
+    await expect(tool.get_by_text("DataFrame, 344 rows")).to_be_visible()
+    await expect(view.page.get_by_role("log")).to_have_attribute("aria-live", "polite")
+
+
+async def test_view_says_hello_and_sends_as_the_protocol_says(view: PanelPage) -> None:
+    """Each message of the view has the fields of its example."""
+    await view.open(transcript=[])
+    await view.composer.fill("hi")
+    await view.composer.press("Enter")
+    [hello], [send] = await view.sent("hello"), await view.sent("send")
+    assert hello == PROTOCOL["to_kernel"]["hello"]
+    assert send.keys() == PROTOCOL["to_kernel"]["send"].keys()
+    await view.publish(type="accepted", request_id=send["request_id"])
+    await view.set_trait("status", {**STATUS, "is_busy": True})
+    await view.panel.get_by_role("button", name="Stop").click()
+    assert await view.sent("stop") == [PROTOCOL["to_kernel"]["stop"]]
+
+
+async def test_view_streams_text_as_text_until_the_answer_is_whole(view: PanelPage) -> None:
+    """Deltas are shown as they are; the sanitised HTML of the trait takes their place."""
+    await view.open(transcript=[QUESTION, RUNNING], is_busy=True)
+    first = "<b>The</b> \U0001f427 frame "
+    await view.delta(0, first)
+    await view.delta(len(first), "has **344** rows.")
+    await expect(view.body).to_have_text("<b>The</b> \U0001f427 frame has **344** rows.")
+    await view.set_trait("transcript", [QUESTION, ANSWER])
+    await expect(view.body).to_have_text("The frame has 344 rows.")
+    await view.delta(0, "too late")
+    await expect(view.body).to_have_text("The frame has 344 rows.")
+
+
+async def test_view_asks_once_for_what_it_missed(view: PanelPage) -> None:
+    """After a lost delta the view asks for the transcript, and goes on from it."""
+    await view.open(transcript=[QUESTION, RUNNING], is_busy=True)
+    await view.delta(0, "The ")
+    await view.delta(10, "lost ")
+    await view.delta(15, "more ")
+    await expect(view.body).to_have_text("The ")
+    assert await view.sent("resync") == [PROTOCOL["to_kernel"]["resync"]]
+    await view.set_trait("transcript", [QUESTION, {**RUNNING, "text": "The frame was lost more "}])
+    await view.delta(24, "once")
+    await expect(view.body).to_have_text("The frame was lost more once")
+    await view.delta(4, "end")
+    await expect(view.body).to_have_text("The end")
+
+
+async def test_view_shows_a_tool_while_it_runs(view: PanelPage) -> None:
+    """A tool message appears in its answer and changes in place."""
+    await view.open(transcript=[QUESTION, RUNNING], is_busy=True)
+    message = deepcopy(PROTOCOL["to_browser"]["tool"])
+    await view.publish(**message)
+    await expect(view.page.locator(".rk-tool")).to_have_attribute("data-state", "running")
+    message["tool"] |= {"result": "no such variable", "is_error": True}
+    await view.publish(**message)
+    await expect(view.page.locator(".rk-tool")).to_have_count(1)
+    await expect(view.page.locator(".rk-tool")).to_have_attribute("data-state", "failed")
+
+
+async def test_view_keeps_the_text_until_the_kernel_takes_it(view: PanelPage) -> None:
+    """A refused message stays in the composer with the reason; an accepted one leaves it."""
+    await view.open(transcript=[])
+    await view.composer.fill("my words")
+    await view.composer.press("Enter")
+    [send] = await view.sent("send")
+    await expect(view.composer).to_have_value("my words")
+    await view.publish(type="refused", request_id="of another view", reason="not mine")
+    await expect(view.notice).to_be_hidden()
+    await view.publish(type="refused", request_id=send["request_id"], reason="Busy, <b>wait</b>.")
+    await expect(view.notice).to_have_text("Busy, <b>wait</b>.")
+    await expect(view.composer).to_have_value("my words")
+    await view.composer.press("Enter")
+    [_, again] = await view.sent("send")
+    await view.publish(type="accepted", request_id=again["request_id"])
+    await expect(view.composer).to_have_value("")
+    await expect(view.composer).to_be_focused()
+
+
+async def test_view_says_that_its_kernel_is_gone(view: PanelPage) -> None:
+    """After a restart of the kernel the typed text stays, and the reader learns what to do."""
+    await view.open(transcript=[])
+    await view.page.evaluate("() => { model.isGone = true; }")
+    await view.composer.fill("my words")
+    await view.composer.press("Enter")
+    await expect(view.notice).to_contain_text("kernel of this panel is gone. Run its cell again")
+    await expect(view.composer).to_have_value("my words")
+    await expect(view.composer).to_be_editable()
+
+
+async def test_view_sends_nothing_empty_busy_or_composed(view: PanelPage) -> None:
+    """Blank text, Enter during an answer and Enter of an input method send nothing."""
+    await view.open(transcript=[])
+    await view.composer.fill("  \n ")
+    await view.composer.press("Enter")
+    await view.composer.fill("words")
+    await view.composer.dispatch_event("keydown", {"key": "Enter", "isComposing": True})
+    await view.set_trait("status", {**STATUS, "is_busy": True})
+    await view.composer.press("Enter")
+    assert await view.sent("send") == []
+    await expect(view.notice).to_contain_text("still being written")
+    await expect(view.composer).to_have_value("words")
+
+
+async def test_view_keeps_keys_to_itself(view: PanelPage) -> None:
+    """No key that is pressed in the panel reaches the page around it."""
+    await view.open(transcript=[])
+    await view.page.evaluate("() => { window.keys = []; document.onkeydown = (e) => keys.push(e.key); }")
+    await view.composer.press("Shift+Enter")
+    await view.composer.press("Control+Shift+C")
+    await view.composer.press("Escape")
+    assert await view.page.evaluate("() => keys") == []
+    await expect(view.panel).to_have_attribute("data-lm-suppress-shortcuts", "true")
+
+
+async def test_views_of_one_panel_agree(view: PanelPage) -> None:
+    """Two views show the same text; only the one that sent clears its composer."""
+    await view.open(transcript=[QUESTION, RUNNING], view_count=2)
+    await view.delta(0, "The frame")
+    await expect(view.body).to_have_text(["The frame", "The frame"])
+    await view.composer.nth(0).fill("left")
+    await view.composer.nth(1).fill("right")
+    await view.composer.nth(0).press("Enter")
+    [send] = await view.sent("send")
+    await view.publish(type="accepted", request_id=send["request_id"])
+    await expect(view.composer.nth(0)).to_have_value("")
+    await expect(view.composer.nth(1)).to_have_value("right")
+
+
+async def test_view_follows_only_a_reader_at_the_end(view: PanelPage) -> None:
+    """New text scrolls the transcript when its end is in sight, and never takes the reader away from it."""
+    await view.open(transcript=[QUESTION, RUNNING], is_busy=True)
+    log = view.page.get_by_role("log")
+    at_end = "(log) => log.scrollHeight - log.scrollTop - log.clientHeight < 2"
+    lines = "line\n" * 100
+    await view.delta(0, lines)
+    assert await log.evaluate(at_end)
+    await log.evaluate("(log) => { log.scrollTop = 100; }")
+    await view.delta(len(lines), lines)
+    assert await log.evaluate("(log) => log.scrollTop") == 100
+    await view.page.get_by_role("button", name="Go to the latest message").click()
+    assert await log.evaluate(at_end)
+
+
+async def test_view_copies_the_answer_as_written(view: PanelPage) -> None:
+    """Copy gives the Markdown of the answer, and the session id as it is."""
+    await view.page.route(
+        "https://panel.test/", lambda route: route.fulfill(body="", content_type="text/html")
+    )
+    await view.page.goto("https://panel.test/")
+    await view.open(transcript=[QUESTION, ANSWER])
+    await view.page.get_by_role("button", name="Copy the answer").click()
+    assert await view.page.evaluate("() => navigator.clipboard.readText()") == ANSWER["text"]
+    await view.page.get_by_role("button", name="Copy the session id").click()
+    assert await view.page.evaluate("() => navigator.clipboard.readText()") == STATUS["session_id"]
+
+
+async def test_view_shows_what_is_not_known(view: PanelPage) -> None:
+    """Without session, user, model and cost the panel says so, and shows no dead links."""
+    texts = {**STATUS["texts"], "cost": "–", "cost_note": "2 calls have no known price."}  # noqa: RUF001
+    status = {"session_id": None, "user_id": None, "lm_name": None, "session_url": None, "texts": texts}
+    await view.open(transcript=[], **status, backend_state="disabled")
+    await expect(view.page.locator(".rk-session")).to_have_text("no session")
+    await expect(view.page.locator(".rk-value-cost")).to_have_attribute(
+        "title", "2 calls have no known price."
+    )
+    await expect(view.page.get_by_role("link")).to_have_count(0)
+
+
+@pytest.mark.parametrize("url", ["javascript:alert(1)", "data:text/html,x", "/relative"])
+async def test_view_links_only_to_web_addresses(view: PanelPage, url: str) -> None:
+    """An address that is not http or https becomes no link."""
+    await view.open(transcript=[QUESTION, {**ANSWER, "trace_url": url}], session_url=url)
+    await expect(view.page.get_by_role("link")).to_have_count(0)
+
+
+async def test_view_fits_a_narrow_page(view: PanelPage) -> None:
+    """Nothing sticks out of a panel that is 300 pixels wide."""
+    await view.open(transcript=[{**QUESTION, "text": "W" * 300}, ANSWER], width_px=300)
+    overflow = "(panel) => panel.scrollWidth - panel.clientWidth"
+    assert await view.panel.evaluate(overflow) == 0
+    assert await view.page.get_by_role("log").evaluate(overflow) == 0
+
+
+async def test_view_leaves_nothing_behind(view: PanelPage) -> None:
+    """A view that is closed removes its elements and listens no more."""
+    await view.open(transcript=[], view_count=2)
+    await view.page.evaluate("() => closeViews[0]()")
+    await expect(view.panel).to_have_count(1)
+    counts = await view.page.evaluate("() => [...model.listeners.values()].map((list) => list.length)")
+    assert counts == [1, 1, 1]

@@ -1,0 +1,49 @@
+"""What every test gets: an environment without keys, and folders of its own."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import tempfile
+from pathlib import Path
+
+import pytest
+
+# DSPy reads its cache folder when it is imported, which is before any fixture runs.
+os.environ["DSPY_CACHEDIR"] = tempfile.mkdtemp(prefix="research-kit-dspy-")
+
+_FOREIGN_PREFIXES = ("LANGFUSE_", "RESEARCH_KIT_", "OPENAI_", "ANTHROPIC_", "GEMINI_", "OTEL_", "JUPYTERHUB_")
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """Remove keys and settings of the machine; give every test folders of its own."""
+    for name in list(os.environ):
+        if name.startswith(_FOREIGN_PREFIXES):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("RESEARCH_KIT_DATA_DIR", str(tmp_path / "data"))
+    monkeypatch.setenv("RESEARCH_KIT_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setenv("RESEARCH_KIT_STRICT_TELEMETRY", "true")
+    monkeypatch.setenv("LITELLM_LOCAL_MODEL_COST_MAP", "True")
+    return tmp_path
+
+
+@pytest.fixture(autouse=True)
+def loopback_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Refuse connections beyond this machine, so that no test depends on a network."""
+    connect = socket.socket.connect
+
+    def guarded_connect(self: socket.socket, address: object) -> None:
+        if self.family in (socket.AF_INET, socket.AF_INET6) and isinstance(address, tuple):
+            host = str(address[0])
+            if not (host.startswith("127.") or host in ("localhost", "::1")):
+                raise ConnectionRefusedError(f"a test tried to reach {host}; tests stay on this machine")
+        connect(self, address)  # type: ignore[arg-type]
+
+    # The seam is the socket class itself: libraries with transports of their own must be caught too.
+    monkeypatch.setattr(socket.socket, "connect", guarded_connect)
+
+
+def pytest_unconfigure() -> None:
+    shutil.rmtree(os.environ["DSPY_CACHEDIR"], ignore_errors=True)

@@ -1,0 +1,70 @@
+"""What of a span reaches disk and network."""
+
+from __future__ import annotations
+
+import pytest
+from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.trace import Link, SpanContext, SpanKind, StatusCode
+
+from research_kit.session.current_mask import CurrentMask
+from research_kit.session.encoding import as_died, encode_span
+from research_kit.session.span_proto import export_of
+
+
+def span_with(attributes: dict[str, str]) -> ReadableSpan:
+    span = TracerProvider(shutdown_on_exit=False).get_tracer("test").start_span("work", attributes=attributes)
+    span.end()
+    assert isinstance(span, ReadableSpan)
+    return span
+
+
+def attributes_of(payload: bytes) -> dict[str, str]:
+    [span] = ExportTraceServiceRequest.FromString(payload).resource_spans[0].scope_spans[0].spans
+    return {attribute.key: attribute.value.string_value for attribute in span.attributes}
+
+
+def test_secrets_do_not_reach_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keys in the environment, also those set while the kernel runs, are taken out of every attribute."""
+    mask = CurrentMask()
+    mask.add([r"\bID-\d+"])
+    monkeypatch.setenv("MY_SERVICE_TOKEN", "hunter2-hunter2")
+    span = span_with(
+        {"langfuse.observation.input": "token hunter2-hunter2 of ID-1234, sk-ant-api03-abcdefgh12345678"}
+    )
+    text = attributes_of(encode_span(span, mask.mask_span))["langfuse.observation.input"]
+    assert text == "token [masked] of [masked], [masked]"
+
+
+def test_captured_io_can_be_turned_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without capturing, inputs and outputs of every library are dropped, and counts and names stay."""
+    monkeypatch.setenv("RESEARCH_KIT_CAPTURE_IO", "false")
+    kept = {"langfuse.observation.usage_details": "{}", "llm.token_count.prompt": "3", "session.id": "s"}
+    dropped = {"langfuse.observation.input": "a", "output.value": "b", "gen_ai.prompt.0.content": "c"}
+    assert attributes_of(encode_span(span_with({**kept, **dropped}), CurrentMask().mask_span)) == kept
+
+
+def test_open_span_of_a_dead_process_is_an_error() -> None:
+    """A root that never ended is closed as an error at the time its process was last heard of."""
+    payload = as_died(encode_span(span_with({"session.id": "s"}), CurrentMask().mask_span), end_time_ns=2**61)
+    [span] = ExportTraceServiceRequest.FromString(payload).resource_spans[0].scope_spans[0].spans
+    assert (span.end_time_unix_nano, span.status.message) == (2**61, "kernel died")
+    assert attributes_of(payload)["langfuse.observation.level"] == "ERROR"
+
+
+def test_encoder_agrees_with_the_exporters() -> None:
+    """A span is encoded exactly as OpenTelemetry's own exporter encodes it."""
+    provider = TracerProvider(shutdown_on_exit=False, resource=Resource({"service.name": "x", "n": 3}))
+    tracer = provider.get_tracer("scope", "1.0", attributes={"public_key": "pk"})
+    with tracer.start_as_current_span("parent", kind=SpanKind.CLIENT) as parent:
+        values = {"text": "ü", "flag": True, "whole": 3, "part": 0.5, "texts": ("a", "b"), "numbers": (1, 2)}
+        link = Link(SpanContext(trace_id=7, span_id=8, is_remote=True), {"why": "linked"})
+        with tracer.start_as_current_span("child", attributes=values, links=[link]) as child:
+            child.add_event("happened", {"when": "now"})
+            child.set_status(StatusCode.ERROR, "broken")
+    for span in (parent, child):
+        assert isinstance(span, ReadableSpan)
+        request, _ = export_of(span)
+        assert request == encode_spans([span])

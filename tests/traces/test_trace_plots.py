@@ -1,0 +1,83 @@
+"""Plots: complete, honest about what they leave out, and visible in a notebook without pyplot."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+
+from research_kit.errors import ConfigError
+from research_kit.traces import plot_latency, plot_timeline, plot_tokens
+
+_PNG = b"\x89PNG\r\n"
+
+
+@pytest.fixture
+def frame(frame_of, make_row, make_call) -> pd.DataFrame:
+    inside = {"parentObservationId": f"{0:016x}"}
+    rows = [make_row(0, type="AGENT", name="costs $5 or $_{"), make_call(1, cost=0.1, **inside)]
+    return frame_of(
+        [*rows, make_row(2, type="TOOL", level="ERROR", latency=None, **inside), make_row(3, traceId="t2")]
+    )
+
+
+@pytest.mark.parametrize("plot", [plot_timeline, plot_tokens, plot_latency])
+def test_plots_show_themselves_in_a_notebook(frame, plot) -> None:
+    """Every figure renders as PNG by itself, of full and of empty frames."""
+    for some in (frame, frame.head(1), frame.head(0)):
+        assert plot(some)._repr_png_().startswith(_PNG)
+
+
+def test_timeline_has_a_bar_per_observation_and_says_what_it_leaves_out(frame) -> None:
+    """Each observation is a bar that begins where it began in its trace; the title names what is missing."""
+    (axes,) = plot_timeline(frame).axes
+    assert [bar.get_x() for bar in axes.patches] == [0.0, 1.0, 2.0, 0.0]
+    assert [label.get_text().rstrip() for label in axes.get_yticklabels()][1] == "  step-1"
+    assert axes.get_title(loc="left") == "4 observations"
+    assert (
+        plot_timeline(frame, max_rows=3).axes[0].get_title(loc="left")
+        == "3 observations of 4, the first ones"
+    )
+
+
+def test_tokens_and_latencies_say_how_many_rows_have_none(frame) -> None:
+    """Rows without a value are not drawn as zero; the title counts them."""
+    assert plot_tokens(frame).axes[0].get_title(loc="left") == "110 tokens, 3 without known usage left out"
+    assert "1 without known latency left out" in plot_latency(frame).axes[0].get_title(loc="left")
+
+
+def test_plots_refuse_frames_without_their_columns(frame) -> None:
+    """A frame of something else is refused with the column that is missing."""
+    with pytest.raises(ConfigError, match="plot_timeline needs the column 'trace_id'"):
+        plot_timeline(frame[["name"]])
+    with pytest.raises(ConfigError, match="max_rows is 0"):
+        plot_timeline(frame, max_rows=0)
+    with pytest.raises(ConfigError, match="Cannot group by 'colour'"):
+        plot_latency(frame, "colour")
+
+
+def test_plots_leave_pyplot_alone() -> None:
+    """Drawing loads no pyplot, so no figure is kept alive or shown twice."""
+    code = (
+        "import sys; from research_kit.traces.frames import build_frame\n"
+        "from research_kit.traces.schema import OBSERVATIONS; from research_kit.traces import plot_timeline\n"
+        "plot_timeline(build_frame(OBSERVATIONS, []))._repr_png_()\n"
+        "assert 'matplotlib.pyplot' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_plots_without_matplotlib_say_how_to_install_it() -> None:
+    """Without the extra the error holds the command that installs it."""
+    code = (
+        "import sys; sys.modules['matplotlib'] = None\n"
+        "from research_kit.traces import plot_tokens; from research_kit.errors import MissingExtraError\n"
+        "try: plot_tokens(None)\n"
+        "except MissingExtraError as error: print(error)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], check=True, timeout=60, capture_output=True, text=True
+    )
+    assert "pip install 'research-kit[plots]'" in done.stdout
