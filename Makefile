@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-EXTRAS := .[instrument,local-lm,plots]
+EXTRAS := .[instrument,local-lm,plots,polars,stats]
 
 .DEFAULT_GOAL := help
 .PHONY: help demo lab test check fmt build bench faults clean

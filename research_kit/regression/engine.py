@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import re
 import signal
 from collections.abc import Mapping
@@ -17,6 +18,7 @@ from pathlib import Path
 from time import monotonic
 from typing import IO, Any, Literal
 
+from jupyter_client.manager import KernelManager
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 from nbclient.util import ensure_async, run_sync
 from nbformat import NotebookNode
@@ -36,6 +38,8 @@ _TOO_MUCH_OUTPUT = (
 # After the reply of a cell its outputs are still on their way; on a busy machine longer than nbclient's 4 s.
 _OUTPUTS_WAIT_S = 20
 _INTERRUPT_WAIT_S = 2.0
+# The path of a socket has at most 103 characters on some platforms; a longer TMPDIR leaves the ports.
+_SOCKET_DIR_CHARS = 80
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
 
 # nbclient logs as errors what the result already says; in a test report that is noise.
@@ -76,6 +80,7 @@ class Execution:
     cwd: Path
     environ: Mapping[str, str] | None
     stderr: IO[bytes]
+    socket_dir: str
     failure: Failure | None = None
     error: CellError | None = None
     has_started: bool = False
@@ -93,6 +98,16 @@ class RegressionClient(PapermillNotebookClient):  # type: ignore[misc]  # paperm
         self.execution = execution
         self.output_bytes = 0
         self.interruption: asyncio.Future[None] | None = None
+
+    def create_kernel_manager(self) -> KernelManager:
+        """Let the kernel listen on sockets in a folder of its own, where the platform has them.
+
+        Free ports are looked up before the kernel opens them: runs side by side take each other's.
+        """
+        manager: KernelManager = super().create_kernel_manager()
+        if os.name == "posix" and len(self.execution.socket_dir) < _SOCKET_DIR_CHARS:
+            manager.transport, manager.ip = "ipc", f"{self.execution.socket_dir}/kernel"
+        return manager
 
     def execute(self, **kwargs: Any) -> NotebookNode:
         """Execute the notebook in a kernel of its own."""

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from _pytest._code.code import ReprExceptionInfo, ReprFileLocation, ReprTracebackNative
 
 from research_kit.errors import ConfigError
 
@@ -93,9 +94,14 @@ class NotebookRun(pytest.Item):
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
         """Show our own text for our own failures, and pytest's representation for everything else."""
         if isinstance(excinfo.value, NotebookFailedError):
-            return excinfo.value.text
+            return self._represent(excinfo.value.text)
         excinfo.traceback = excinfo.traceback.cut(path=__file__)
         return super().repr_failure(excinfo, style)
+
+    def _represent(self, text: str) -> ReprExceptionInfo:
+        # The first line alone is the message: on CI pytest repeats the whole message in its summary.
+        crash = ReprFileLocation(str(self.path), 0, text.partition("\n")[0])
+        return ReprExceptionInfo(ReprTracebackNative([f"{text}\n"]), crash)
 
     def reportinfo(self) -> tuple[Path, int | None, str]:
         """Name the notebook and its run in headings."""

@@ -100,7 +100,7 @@ def run_notebook(
         return replace(result, outcome="not_started", message=str(error), duration_s=monotonic() - started)
     if parameters:
         _require_parameters_cell(notebook, path)
-    with tempfile.TemporaryFile() as stderr:
+    with tempfile.TemporaryFile() as stderr, tempfile.TemporaryDirectory(prefix="rk-") as socket_dir:
         execution = Execution(
             cell_timeout_s=cell_timeout_s,
             notebook_timeout_s=notebook_timeout_s,
@@ -108,6 +108,7 @@ def run_notebook(
             cwd=path.parent,
             environ=environ,
             stderr=stderr,
+            socket_dir=socket_dir,
         )
         result = _execute(result, notebook, execution)
     return replace(result, duration_s=monotonic() - started)

@@ -174,10 +174,11 @@ class DeliveryProcessor(SpanProcessor):
         with self._changed:
             self._is_closed = True
             self._changed.notify_all()
-            if self._spool is not None:
-                self._spool.close()
+            # Who asks next may take over what is left: another process, or another command in this one.
+            for spool in self._spools():
+                spool.close()
             # What still ends opens another spool, which the next process delivers.
-            self._spool = None
+            self._spool, self._adopted = None, []
 
     def _flush(self, timeout_s: float, *, gives_up: bool) -> bool:
         deadline_s = time.monotonic() + timeout_s

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import tempfile
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -72,7 +74,9 @@ def text_of(message: dict[str, Any]) -> str:
 
 def start_kernel(environment: dict[str, str], cwd: Path, **options: Any) -> Kernel:
     """Start a kernel; ``options`` are those of its process, such as ``stderr``."""
-    manager = KernelManager(kernel_name="python3")
+    # Sockets, not ports: free ports are looked up before they are opened, and workers start side by side.
+    sockets = Path(tempfile.mkdtemp(prefix="rk-"))
+    manager = KernelManager(kernel_name="python3", transport="ipc", ip=str(sockets / "kernel"))
     manager.start_kernel(env={**os.environ, **environment}, cwd=str(cwd), **options)
     client = manager.client()
     client.start_channels()
@@ -85,3 +89,4 @@ def end_kernel(kernel: Kernel) -> None:
     if kernel.manager.is_alive():
         kernel.manager.shutdown_kernel()
     kernel.manager.cleanup_resources()
+    shutil.rmtree(Path(kernel.manager.ip).parent)
