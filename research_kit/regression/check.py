@@ -6,7 +6,6 @@ Invariant: a baseline is only written from a run that passed.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,7 +14,8 @@ from research_kit.regression.baseline import Expectation, find_expectation, writ
 from research_kit.regression.compare import Difference, compare_notebooks
 from research_kit.regression.documents import read_notebook
 from research_kit.regression.plan import NotebookPlan, Plan
-from research_kit.regression.run import RunResult, run_notebook
+from research_kit.regression.run import RunOptions, RunResult, execute_run
+from research_kit.regression.warm_kernels import WarmKernels
 
 __all__ = ["Check", "check_notebook"]
 
@@ -52,7 +52,7 @@ def check_notebook(
     *,
     output_dir: Path | None = None,
     accept: bool = False,
-    environ: Mapping[str, str] | None = None,
+    warm_kernels: WarmKernels | None = None,
 ) -> Check:
     """Run one notebook of ``plan`` and compare its outputs with the expected ones.
 
@@ -61,20 +61,19 @@ def check_notebook(
         plan: Limits and sanitizers.
         output_dir: Where the executed copy goes instead of ``plan.output_dir``.
         accept: Write the outputs as the new baseline instead of comparing them.
-        environ: The whole environment of the kernel; None passes on the environment of this process.
+        warm_kernels: Where to take the kernel from; None starts one.
 
     Raises:
         ConfigError: When the baseline cannot be read or written, or the run cannot be set up.
     """
     folder = output_dir if output_dir is not None else _default_output_dir(plan)
-    run = run_notebook(
-        planned.path,
-        output_path=folder / f"{planned.name}.ipynb",
+    options = RunOptions(
         parameters=planned.parameters,
         cell_timeout_s=plan.cell_timeout_s,
         notebook_timeout_s=plan.notebook_timeout_s,
-        environ=environ,
+        warm_kernels=warm_kernels,
     )
+    run = execute_run(planned.path, folder / f"{planned.name}.ipynb", options)
     check = Check(
         planned=planned, run=run, expected_from="none", expected_path=None, differences=(), accepted_path=None
     )

@@ -26,8 +26,10 @@ from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import NBClientEngine, papermill_engines
 
 from research_kit.regression.cells import read_options
+from research_kit.regression.kernel_client import ReadyClient
+from research_kit.regression.warm_kernels import WarmKernels
 
-__all__ = ["ENGINE_NAME", "CellError", "Execution", "RegressionEngine", "register_engine"]
+__all__ = ["ENGINE_NAME", "CellError", "Execution", "RegressionEngine", "RunOptions", "register_engine"]
 
 ENGINE_NAME = "research_kit"
 MAX_OUTPUT_BYTES = 20_000_000
@@ -70,15 +72,32 @@ class CellError:
     traceback: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunOptions:
+    """How a notebook is executed.
+
+    Attributes:
+        parameters: Values for the cell tagged ``parameters``.
+        cell_timeout_s: The longest that one cell may take.
+        notebook_timeout_s: The longest that all cells together may take.
+        environ: The whole environment of the kernel; None passes on the environment of this process.
+        warm_kernels: Where the kernel is taken from; None starts one.
+    """
+
+    parameters: Mapping[str, object]
+    cell_timeout_s: float
+    notebook_timeout_s: float
+    environ: Mapping[str, str] | None = None
+    warm_kernels: WarmKernels | None = None
+
+
 @dataclass(slots=True, kw_only=True)
 class Execution:
     """What one execution is given, and what the engine reports back; the only value here that changes."""
 
-    cell_timeout_s: float
-    notebook_timeout_s: float
+    options: RunOptions
     deadline: float
     cwd: Path
-    environ: Mapping[str, str] | None
     stderr: IO[bytes]
     socket_dir: str
     failure: Failure | None = None
@@ -87,7 +106,7 @@ class Execution:
 
     def remaining_s(self, cell: NotebookNode) -> float:
         """How long the next cell may take; never 0, which nbclient reads as no limit."""
-        return max(0.05, min(self.cell_timeout_s, self.deadline - monotonic()))
+        return max(0.05, min(self.options.cell_timeout_s, self.deadline - monotonic()))
 
 
 class RegressionClient(PapermillNotebookClient):  # type: ignore[misc]  # papermill has no type information
@@ -105,16 +124,19 @@ class RegressionClient(PapermillNotebookClient):  # type: ignore[misc]  # paperm
         Free ports are looked up before the kernel opens them: runs side by side take each other's.
         """
         manager: KernelManager = super().create_kernel_manager()
+        manager.client_factory = ReadyClient
         if os.name == "posix" and len(self.execution.socket_dir) < _SOCKET_DIR_CHARS:
             manager.transport, manager.ip = "ipc", f"{self.execution.socket_dir}/kernel"
+        if self.execution.options.warm_kernels is not None:
+            self.execution.options.warm_kernels.adopt(manager)
         return manager
 
     def execute(self, **kwargs: Any) -> NotebookNode:
         """Execute the notebook in a kernel of its own."""
         self.reset_execution_trackers()
         execution = self.execution
-        if execution.environ is not None:
-            kwargs["env"] = dict(execution.environ)
+        if execution.options.environ is not None:
+            kwargs["env"] = dict(execution.options.environ)
         # What the process itself writes (a crash, a child process) must not reach the terminal of the caller.
         with self.setup_kernel(
             cwd=str(execution.cwd), stdout=execution.stderr, stderr=execution.stderr, **kwargs
@@ -178,11 +200,11 @@ class RegressionClient(PapermillNotebookClient):  # type: ignore[misc]  # paperm
             )
         if monotonic() >= execution.deadline:
             return "NotebookTimeout", (
-                f"The notebook had not ended after {execution.notebook_timeout_s:g} s (notebook_timeout_s) "
-                "and this cell was running. Make it faster, or raise the limit."
+                f"The notebook had not ended after {execution.options.notebook_timeout_s:g} s "
+                "(notebook_timeout_s) and this cell was running. Make it faster, or raise the limit."
             )
         return "CellTimeout", (
-            f"The cell was still running after {execution.cell_timeout_s:g} s (cell_timeout_s). "
+            f"The cell was still running after {execution.options.cell_timeout_s:g} s (cell_timeout_s). "
             "Make it faster, or raise the limit."
         )
 

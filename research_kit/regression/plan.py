@@ -23,6 +23,8 @@ _KEYS = (
     "notebooks",
     "expected_dir",
     "output_dir",
+    "warm_kernels",
+    "preload",
     "cell_timeout_s",
     "notebook_timeout_s",
     "default_sanitizers",
@@ -65,6 +67,8 @@ class Plan:
         output_dir: Where executed copies are written unless the caller says otherwise.
         cell_timeout_s: The longest that one cell may take.
         notebook_timeout_s: The longest that one notebook may take.
+        is_warm: Whether kernels are forked from a process that has imported ``preload``.
+        preload: The modules; None leaves the choice to what the notebooks import.
         sanitizers: What is replaced before outputs are compared, in this order.
     """
 
@@ -73,6 +77,8 @@ class Plan:
     output_dir: Path
     cell_timeout_s: float
     notebook_timeout_s: float
+    is_warm: bool
+    preload: tuple[str, ...] | None
     sanitizers: tuple[Sanitizer, ...]
 
 
@@ -106,6 +112,8 @@ def load_plan(pyproject: Path) -> Plan:
         output_dir=root / table.text("output_dir", default=".research_kit/runs"),
         cell_timeout_s=table.seconds("cell_timeout_s", default=120.0),
         notebook_timeout_s=table.seconds("notebook_timeout_s", default=600.0),
+        is_warm=table.flag("warm_kernels", default=True),
+        preload=tuple(table.texts("preload")) if "preload" in values else None,
         sanitizers=table.sanitizers(),
     )
 

@@ -19,6 +19,7 @@ from research_kit.errors import ConfigError
 if TYPE_CHECKING:
     from research_kit.regression.check import Check
     from research_kit.regression.plan import NotebookPlan, Plan
+    from research_kit.regression.warm_kernels import WarmKernels
 
 __all__ = [
     "NotebookFile",
@@ -27,8 +28,10 @@ __all__ = [
     "pytest_collect_file",
     "pytest_configure",
     "pytest_terminal_summary",
+    "pytest_unconfigure",
 ]
 
+_WARM_KERNELS = pytest.StashKey[dict[Path, "WarmKernels | None"]]()
 _PLANS = pytest.StashKey[dict[Path, "Plan | None"]]()
 _COPY, _EXPECTED, _ACCEPTED = "rk_executed_copy", "rk_expected_from", "rk_accepted"
 
@@ -77,6 +80,7 @@ class NotebookRun(pytest.Item):
                 self.plan,
                 output_dir=Path(output_dir).absolute() if output_dir else None,
                 accept=self.config.getoption("rk_accept"),
+                warm_kernels=_warm_kernels(self.config, self.plan),
             )
         except ConfigError as error:
             raise NotebookFailedError(str(error)) from error
@@ -129,8 +133,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Prepare the memory of plans that were already read."""
+    """Prepare the memory of plans that were already read, and of their kernels."""
     config.stash[_PLANS] = {}
+    config.stash[_WARM_KERNELS] = {}
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """End the processes that kernels were forked from."""
+    for warm_kernels in config.stash.get(_WARM_KERNELS, {}).values():
+        if warm_kernels is not None:
+            warm_kernels.close()
 
 
 def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> NotebookFile | None:
@@ -172,6 +184,18 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 def _is_taken(config: pytest.Config) -> bool:
     return any(config.getoption(name, False) for name in ("nbval", "nbval_lax", "nbmake"))
+
+
+def _warm_kernels(config: pytest.Config, plan: Plan) -> WarmKernels | None:
+    from research_kit.regression.warm_kernels import WarmKernels, find_imports
+
+    known = config.stash[_WARM_KERNELS]
+    if plan.root not in known:
+        preload = plan.preload
+        if preload is None and plan.is_warm:
+            preload = find_imports(planned.path for planned in plan.notebooks)
+        known[plan.root] = WarmKernels(preload or ()) if plan.is_warm else None
+    return known[plan.root]
 
 
 def _find_plan(config: pytest.Config, folder: Path) -> Plan | None:

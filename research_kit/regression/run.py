@@ -25,9 +25,16 @@ from papermill.iorw import write_ipynb
 from research_kit.errors import ConfigError
 from research_kit.regression.cells import INJECTED_TAG, read_tags
 from research_kit.regression.documents import read_notebook
-from research_kit.regression.engine import ENGINE_NAME, CellError, Execution, register_engine, strip_colours
+from research_kit.regression.engine import (
+    ENGINE_NAME,
+    CellError,
+    Execution,
+    RunOptions,
+    register_engine,
+    strip_colours,
+)
 
-__all__ = ["CellError", "Outcome", "RunResult", "run_notebook"]
+__all__ = ["CellError", "Outcome", "RunOptions", "RunResult", "execute_run", "run_notebook"]
 
 Outcome = Literal["passed", "failed", "timeout", "crashed", "not_started"]
 
@@ -82,6 +89,17 @@ def run_notebook(
         ConfigError: When ``output_path`` is the notebook itself or cannot be written, or when there are
             parameters and the notebook has no cell for them.
     """
+    options = RunOptions(
+        parameters=parameters or {},
+        cell_timeout_s=cell_timeout_s,
+        notebook_timeout_s=notebook_timeout_s,
+        environ=environ,
+    )
+    return execute_run(path, output_path, options)
+
+
+def execute_run(path: Path, output_path: Path, options: RunOptions) -> RunResult:
+    """Do what `run_notebook` says."""
     started = monotonic()
     path, output_path = path.absolute(), output_path.absolute()
     _prepare_output(path, output_path)
@@ -92,21 +110,19 @@ def run_notebook(
         message="",
         error=None,
         duration_s=0.0,
-        parameters=dict(parameters or {}),
+        parameters=dict(options.parameters),
     )
     try:
         notebook = read_notebook(path)
     except ConfigError as error:
         return replace(result, outcome="not_started", message=str(error), duration_s=monotonic() - started)
-    if parameters:
+    if options.parameters:
         _require_parameters_cell(notebook, path)
     with tempfile.TemporaryFile() as stderr, tempfile.TemporaryDirectory(prefix="rk-") as socket_dir:
         execution = Execution(
-            cell_timeout_s=cell_timeout_s,
-            notebook_timeout_s=notebook_timeout_s,
-            deadline=started + notebook_timeout_s,
+            options=options,
+            deadline=started + options.notebook_timeout_s,
             cwd=path.parent,
-            environ=environ,
             stderr=stderr,
             socket_dir=socket_dir,
         )
@@ -172,7 +188,7 @@ def _papermill(result: RunResult, execution: Execution, kernel_name: str, langua
         kernel_name=kernel_name,
         language=language,
         progress_bar=False,
-        start_timeout=min(_START_TIMEOUT_S, max(1, int(execution.notebook_timeout_s))),
+        start_timeout=min(_START_TIMEOUT_S, max(1, int(execution.options.notebook_timeout_s))),
         execution=execution,
     )
 

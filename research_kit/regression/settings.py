@@ -53,6 +53,13 @@ class Table:
             )
         return float(value)
 
+    def flag(self, key: str, *, default: bool) -> bool:
+        """Return true or false."""
+        value = self.values.get(key, default)
+        if not isinstance(value, bool):
+            self._refuse(key, f"is {value!r}. Write true or false")
+        return value
+
     def texts(self, key: str) -> list[str]:
         """Return a list of texts; empty when the key is missing."""
         value = self.values.get(key, [])

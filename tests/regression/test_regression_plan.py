@@ -21,6 +21,7 @@ def test_load_plan_fills_in_defaults(project):
     assert plan.notebooks[0].name == "first"
     assert (plan.cell_timeout_s, plan.notebook_timeout_s) == (120.0, 600.0)
     assert plan.output_dir == project.root / ".research_kit" / "runs"
+    assert (plan.is_warm, plan.preload) == (True, None)
     assert plan.sanitizers == DEFAULT_SANITIZERS
 
 
@@ -33,6 +34,8 @@ def test_load_plan_accepts_the_folder_and_every_setting(project):
         NOTEBOOKS,
         'expected_dir = "expected"',
         'output_dir = "copies"',
+        "warm_kernels = false",
+        'preload = ["sqlite3"]',
         "cell_timeout_s = 5",
         "notebook_timeout_s = 7.5",
         'default_sanitizers = ["uuids"]',
@@ -52,6 +55,7 @@ def test_load_plan_accepts_the_folder_and_every_setting(project):
     ]
     assert plan.notebooks[1].baseline_path == project.root / "expected" / "second.small.json"
     assert (plan.cell_timeout_s, plan.notebook_timeout_s) == (5.0, 7.5)
+    assert (plan.is_warm, plan.preload) == (False, ("sqlite3",))
     assert [(one.name, one.replace) for one in plan.sanitizers] == [
         ("sanitize[1]", "run N"),
         ("nbval.cfg[1]", "A"),
