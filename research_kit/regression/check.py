@@ -86,7 +86,9 @@ def check_notebook(
     check = replace(check, expected_from=expectation.kind, expected_path=expectation.path)
     if expectation.notebook is None:
         return check
-    found = compare_notebooks(expectation.notebook, executed, sanitizers=plan.sanitizers)
+    found = compare_notebooks(
+        expectation.notebook, executed, sanitizers=plan.sanitizers, tolerance=plan.tolerance
+    )
     return replace(check, differences=found)
 
 

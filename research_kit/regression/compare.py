@@ -1,8 +1,9 @@
 """Expected outputs against actual outputs, judged by nbval.
 
 Owns the pairing of cells and the description of what differs; nbval's own comparison decides whether two
-outputs are the same. Does not execute and does not know where the expectation comes from. Invariant: no
-difference is reported that nbval does not see, and none that nbval sees is lost.
+outputs are the same, and where it says no, a tolerance for numbers. Does not execute and does not know where
+the expectation comes from. Invariant: no difference is reported that nbval does not see, and of those that
+it sees none is lost but those within the tolerance.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from nbval.plugin import IPyNbCell, coalesce_streams, nocolors, transform_stream
 
 from research_kit.regression.cells import INJECTED_TAG, read_options, read_tags
 from research_kit.regression.sanitize import DEFAULT_SANITIZERS, Sanitizer, sanitize_text
+from research_kit.regression.tolerance import is_within
 
 __all__ = ["SKIPPED_KEYS", "Difference", "compare_notebooks"]
 
@@ -65,7 +67,11 @@ class Difference:
 
 
 def compare_notebooks(
-    expected: NotebookNode, actual: NotebookNode, *, sanitizers: Sequence[Sanitizer] = DEFAULT_SANITIZERS
+    expected: NotebookNode,
+    actual: NotebookNode,
+    *,
+    sanitizers: Sequence[Sanitizer] = DEFAULT_SANITIZERS,
+    tolerance: float = 0.0,
 ) -> tuple[Difference, ...]:
     """Compare the outputs of all code cells, in the order of the cells.
 
@@ -73,8 +79,12 @@ def compare_notebooks(
         expected: A notebook with the accepted outputs.
         actual: The executed notebook; the cell that papermill injects does not take part.
         sanitizers: What is replaced on both sides first.
+        tolerance: The largest relative difference of two numbers, where a cell's own tag says nothing.
+
+    Raises:
+        ConfigError: When a cell's tag has no usable tolerance.
     """
-    judge = _Judge(sanitizers)
+    judge = _Judge(sanitizers, tolerance)
     differences: list[Difference] = []
     for pair in _pair_cells(_code_cells(expected), _code_cells(actual)):
         if pair.is_compared:
@@ -95,9 +105,10 @@ class _Judge:
     colors = nocolors
     compare_outputs = IPyNbCell.compare_outputs
 
-    def __init__(self, sanitizers: Sequence[Sanitizer]) -> None:
+    def __init__(self, sanitizers: Sequence[Sanitizer], tolerance: float) -> None:
         self.parent = _Patterns({}, SKIPPED_KEYS)
         self.sanitizers = tuple(sanitizers)
+        self.tolerance = tolerance
         self.comparison_traceback: list[str] = []
 
     def sanitize(self, value: Any) -> Any:
@@ -155,13 +166,16 @@ def _pair_cells(expected: list[_Cell], actual: list[_Cell]) -> Iterator[_Pair]:
 def _compare_cell(pair: _Pair, judge: _Judge) -> Iterator[Difference]:
     expected, actual = _outputs(pair.expected), _outputs(pair.actual)
     expected_values, actual_values = _values(expected), _values(actual)
+    own_tolerance = read_options(pair.shown.node).tolerance
+    tolerance = judge.tolerance if own_tolerance is None else own_tolerance
     keys = [key for key in {**expected_values, **actual_values} if key not in SKIPPED_KEYS]
     for key in keys:
         # nbval stops at the first key that differs; asked for one key at a time, it tells all of them.
         others = (*SKIPPED_KEYS, *(other for other in keys if other != key))
         if not judge.compare_outputs(actual, expected, skip_compare=others):
             before, after = _text(expected_values.get(key), judge), _text(actual_values.get(key), judge)
-            yield _describe(pair.shown, key, before, after)
+            if not (tolerance and before and after and is_within(before, after, tolerance)):
+                yield _describe(pair.shown, key, before, after)
 
 
 def _outputs(cell: _Cell | None) -> list[Any]:

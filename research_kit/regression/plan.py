@@ -30,6 +30,7 @@ _KEYS = (
     "default_sanitizers",
     "sanitize",
     "sanitize_with",
+    "tolerance",
     "parameters",
     "parameter_sets",
 )
@@ -70,6 +71,7 @@ class Plan:
         is_warm: Whether kernels are forked from a process that has imported ``preload``.
         preload: The modules; None leaves the choice to what the notebooks import.
         sanitizers: What is replaced before outputs are compared, in this order.
+        tolerance: The largest relative difference of two numbers in outputs.
     """
 
     root: Path
@@ -80,6 +82,7 @@ class Plan:
     is_warm: bool
     preload: tuple[str, ...] | None
     sanitizers: tuple[Sanitizer, ...]
+    tolerance: float
 
 
 def find_plan(path: Path) -> Path | None:
@@ -115,6 +118,7 @@ def load_plan(pyproject: Path) -> Plan:
         is_warm=table.flag("warm_kernels", default=True),
         preload=tuple(table.texts("preload")) if "preload" in values else None,
         sanitizers=table.sanitizers(),
+        tolerance=table.fraction("tolerance", default=0.0),
     )
 
 

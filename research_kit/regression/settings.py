@@ -53,6 +53,13 @@ class Table:
             )
         return float(value)
 
+    def fraction(self, key: str, *, default: float) -> float:
+        """Return a number from 0 to 1."""
+        value = self.values.get(key, default)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+            self._refuse(key, f"is {value!r}, which is not a number from 0 to 1. Give one, such as 1e-6")
+        return float(value)
+
     def flag(self, key: str, *, default: bool) -> bool:
         """Return true or false."""
         value = self.values.get(key, default)
