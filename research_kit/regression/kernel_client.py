@@ -15,6 +15,8 @@ from jupyter_client.asynchronous.client import AsyncKernelClient
 __all__ = ["ReadyClient"]
 
 _ANSWER_WAIT_S = 1.0
+# What was published before our subscription arrived never comes: ask again soon.
+_PUBLISHED_WAIT_S = 0.05
 
 
 class ReadyClient(AsyncKernelClient):
@@ -40,7 +42,7 @@ class ReadyClient(AsyncKernelClient):
         self.kernel_info()
         try:
             await self.shell_channel.get_msg(timeout=_ANSWER_WAIT_S)
-            while not _is_idle(await self.iopub_channel.get_msg(timeout=_ANSWER_WAIT_S)):
+            while not _is_idle(await self.iopub_channel.get_msg(timeout=_PUBLISHED_WAIT_S)):
                 pass
         except Empty:
             return False
