@@ -96,7 +96,55 @@ CREATE INDEX scores_order ON scores (timestamp_ms DESC, score_id DESC);
 CREATE INDEX scores_subject ON scores (subject, subject_id);
 """
 
-MIGRATIONS: tuple[str, ...] = (_CREATE_OBSERVATIONS, _CREATE_SCORES)
+_HOUR_OF = "{row}.start_ms - ({row}.start_ms % 3600000 + 3600000) % 3600000"
+_HOURLY_MEASURES = (
+    "latency",
+    "streaming_latency",
+    "time_to_first_token",
+    "input_tokens",
+    "output_tokens",
+    "total_tokens",
+    "input_cost",
+    "output_cost",
+    "total_cost",
+)
+# The change is any number that is not the one before: an hour that changes while it is summed up stays stale.
+_MARK_STALE = "INSERT OR REPLACE INTO stale_hours VALUES ({hour}, random());"
+_CREATE_HOURLY = f"""
+CREATE TABLE hourly (
+    hour_ms INTEGER NOT NULL,
+    type TEXT NOT NULL,
+    name TEXT NOT NULL,
+    level TEXT NOT NULL,
+    environment TEXT NOT NULL,
+    model TEXT NOT NULL,
+    version TEXT NOT NULL,
+    "release" TEXT NOT NULL,
+    user_id TEXT NOT NULL,
+    trace_name TEXT,
+    tags TEXT NOT NULL,
+    prompt_name TEXT NOT NULL,
+    prompt_version INTEGER,
+    is_root INTEGER NOT NULL,
+    row_count INTEGER NOT NULL,
+    {", ".join(f"{name}_sum REAL, {name}_count INTEGER NOT NULL" for name in _HOURLY_MEASURES)}
+);
+CREATE INDEX hourly_hour ON hourly (hour_ms);
+CREATE TABLE stale_hours (hour_ms INTEGER PRIMARY KEY, change INTEGER NOT NULL);
+CREATE TRIGGER observations_added AFTER INSERT ON observations BEGIN
+    {_MARK_STALE.format(hour=_HOUR_OF.format(row="new"))}
+END;
+CREATE TRIGGER observations_changed AFTER UPDATE ON observations BEGIN
+    {_MARK_STALE.format(hour=_HOUR_OF.format(row="old"))}
+    {_MARK_STALE.format(hour=_HOUR_OF.format(row="new"))}
+END;
+CREATE TRIGGER observations_removed AFTER DELETE ON observations BEGIN
+    {_MARK_STALE.format(hour=_HOUR_OF.format(row="old"))}
+END;
+INSERT OR REPLACE INTO stale_hours SELECT DISTINCT {_HOUR_OF.format(row="observations")}, 0 FROM observations;
+"""
+
+MIGRATIONS: tuple[str, ...] = (_CREATE_OBSERVATIONS, _CREATE_SCORES, _CREATE_HOURLY)
 """Number n of the schema is made from number n - 1 by entry n - 1. Released entries never change."""
 
 

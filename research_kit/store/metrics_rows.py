@@ -17,6 +17,7 @@ from research_kit.store.metrics_query import TIME_DIMENSION, Metric, MetricsQuer
 from research_kit.store.metrics_time import Granularity
 from research_kit.store.metrics_tools import register_tool_functions
 from research_kit.store.metrics_words import DimensionType
+from research_kit.store.rollup import rolled_sql, source, source_values
 
 __all__ = ["read_metrics"]
 
@@ -54,7 +55,8 @@ def read_metrics(connection: sqlite3.Connection, query: MetricsQuery) -> dict[st
 
 
 def _statement(query: MetricsQuery) -> str:
-    columns = _columns(query)
+    rolled = source(query)
+    columns = _columns(query, is_rolled=rolled is not None)
     aliases = {name: f"column_{number}" for number, name in enumerate(columns)}
     selected = ", ".join(f"{sql} AS {aliases[name]}" for name, sql in columns.items())
     conditions = [
@@ -65,23 +67,24 @@ def _statement(query: MetricsQuery) -> str:
     where = " AND ".join(f"({condition})" for condition in conditions)
     groups = ", ".join(aliases[name] for name in (*query.dimensions, *_time_names(query)))
     return (
-        f"SELECT {selected} FROM {query.view.table} {' '.join(_joins(query))} WHERE {where}"
+        f"SELECT {selected} FROM {rolled or query.view.table} {' '.join(_joins(query))} WHERE {where}"
         f"{f' GROUP BY {groups}' if groups else ''}{_order_by(query.order, aliases)} LIMIT :row_limit"
     )
 
 
-def _columns(query: MetricsQuery) -> dict[str, str]:
+def _columns(query: MetricsQuery, *, is_rolled: bool) -> dict[str, str]:
     """Return the columns of the answer: dimensions, time, metrics."""
     columns = {name: dimension.sql for name, dimension in query.dimensions.items()}
     if query.granularity:
         columns[TIME_DIMENSION] = query.granularity.sql.format(time=query.view.time_sql)
     if not query.metrics:
-        return {**columns, "count": "count(*)"}
-    return {**columns, **{metric.name: _aggregated(metric) for metric in query.metrics}}
+        return {**columns, "count": "coalesce(sum(o.row_count), 0)" if is_rolled else "count(*)"}
+    return {**columns, **{metric.name: _aggregated(metric, is_rolled) for metric in query.metrics}}
 
 
-def _aggregated(metric: Metric) -> str:
-    sql = _AGGREGATIONS[metric.aggregation].format(value=metric.measure.sql)
+def _aggregated(metric: Metric, is_rolled: bool) -> str:
+    sql = rolled_sql(metric) if is_rolled else None
+    sql = sql or _AGGREGATIONS[metric.aggregation].format(value=metric.measure.sql)
     has_zero = not metric.measure.is_nullable and metric.aggregation in _ZERO_OVER_NOTHING
     return f"coalesce({sql}, 0)" if has_zero else sql
 
@@ -111,6 +114,7 @@ def _values(query: MetricsQuery) -> dict[str, Any]:
         "to_ms": query.to_ms,
         "row_limit": query.row_limit,
         "bin_count": query.bin_count,
+        **source_values(query),
     }
     for condition in query.conditions:
         values.update(condition.values)

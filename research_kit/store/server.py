@@ -23,6 +23,7 @@ from research_kit.errors import ResearchKitError, StoreError
 from research_kit.store.app import build_app
 from research_kit.store.context import Store
 from research_kit.store.database import Database
+from research_kit.store.rollup import refresh_quiet_hours
 from research_kit.store.state import (
     Listening,
     StorePaths,
@@ -37,6 +38,7 @@ __all__ = ["main", "serve"]
 
 _LOCK_TIMEOUT_S = 5.0
 _WATCH_INTERVAL_S = 2.0
+_ROLL_UP_INTERVAL_S = 2.0
 _SHUTDOWN_TIMEOUT_S = 5
 
 
@@ -117,9 +119,21 @@ async def _run(
     # The socket listens from here on: who reads the note now and connects waits a moment, and is served.
     listener.listen(config.backlog)
     write_listening(paths, note)
-    watch = asyncio.create_task(_watch(server, store, paths, note, idle_timeout_s))
+    tasks = [
+        asyncio.create_task(_watch(server, store, paths, note, idle_timeout_s)),
+        asyncio.create_task(_roll_up(store)),
+    ]
     await server.serve(sockets=[listener])
-    watch.cancel()
+    for task in tasks:
+        task.cancel()
+
+
+async def _roll_up(store: Store) -> None:
+    """Sum up the hours in which nothing happens any more."""
+    stale: dict[int, int] = {}
+    while True:
+        await asyncio.sleep(_ROLL_UP_INTERVAL_S)
+        stale = await asyncio.to_thread(refresh_quiet_hours, store.database, stale)
 
 
 async def _watch(
