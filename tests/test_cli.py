@@ -35,6 +35,15 @@ def test_store_starts_tells_and_stops(data_dir: Path, capsys: pytest.CaptureFixt
     assert main(["store", "open"]) == 0
     link = capsys.readouterr().out.strip()
     assert httpx.get(link, follow_redirects=True).status_code == 200
+    assert main(["store", "path"]) == 0
+    assert capsys.readouterr().out == f"{data_dir / 'store.db'}\n"
+    copy = data_dir.with_name("copy.db")
+    assert main(["store", "backup", str(copy)]) == 0
+    assert capsys.readouterr().out == f"written: {copy}\n"
+    assert main(["store", "backup", str(copy)]) == 2
+    assert "it exists. Give another name" in capsys.readouterr().err
+    assert main(["store", "vacuum"]) == 0
+    assert "the database has 0.1 MB; it had" in capsys.readouterr().out
     assert main(["store", "stop"]) == 0
     assert capsys.readouterr().out == "the store was stopped\n"
     assert main(["store", "stop"]) == 0

@@ -216,7 +216,8 @@ class Database:
         connection = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
         connection.execute(f"PRAGMA busy_timeout = {_BUSY_TIMEOUT_MS}")
         connection.execute("PRAGMA case_sensitive_like = ON")
-        connection.execute("PRAGMA mmap_size = 268435456")
+        # What is mapped counts as memory of the server: enough for the pages that are read again and again.
+        connection.execute("PRAGMA mmap_size = 67108864")
         for name, function in self._functions.items():
             connection.create_function(name, -1, function, deterministic=True)
         return connection

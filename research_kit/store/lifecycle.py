@@ -142,9 +142,17 @@ def _start(paths: StorePaths, deadline: float, idle_timeout_s: float | None) -> 
     credentials = load_or_create_credentials(paths)
     if _is_server_alive(paths):
         # Somebody else's start is under way, or the server is too busy to answer in time: wait for it.
-        return _await_address(paths, credentials, deadline, process=None)
+        address = _await_address(paths, credentials, deadline, process=None)
+        if address is not None:
+            return address
+        if _is_server_alive(paths):
+            raise _not_started(paths, None)
+        # It was about to end.
     process = _spawn(paths, idle_timeout_s)
-    return _await_address(paths, credentials, deadline, process=process)
+    address = _await_address(paths, credentials, deadline, process=process)
+    if address is None:
+        raise _not_started(paths, process)
+    return address
 
 
 def _spawn(paths: StorePaths, idle_timeout_s: float | None) -> subprocess.Popen[bytes]:
@@ -178,21 +186,20 @@ def _server_environment() -> dict[str, str]:
 
 def _await_address(
     paths: StorePaths, credentials: Credentials, deadline: float, process: subprocess.Popen[bytes] | None
-) -> StoreAddress:
+) -> StoreAddress | None:
+    """Wait until the server answers; None when it ends before, or the time is over."""
     found: list[Listening] = []
 
-    def is_ready() -> bool:
+    def is_settled() -> bool:
         listening = read_listening(paths)
-        if listening is None or (process is not None and listening.pid != process.pid):
-            return process is not None and process.poll() is not None
-        if _ask(credentials, listening) is not None:
+        is_expected = listening is not None and (process is None or listening.pid == process.pid)
+        if listening is not None and is_expected and _ask(credentials, listening) is not None:
             found.append(listening)
-        return bool(found) or (process is not None and process.poll() is not None)
+            return True
+        return not _is_server_alive(paths) if process is None else process.poll() is not None
 
-    _wait_until(is_ready, max(0.0, deadline - time.monotonic()))
-    if found:
-        return _address(credentials, found[-1])
-    raise _not_started(paths, process)
+    _wait_until(is_settled, max(0.0, deadline - time.monotonic()))
+    return _address(credentials, found[-1]) if found else None
 
 
 def _not_started(paths: StorePaths, process: subprocess.Popen[bytes] | None) -> StoreError:

@@ -101,7 +101,7 @@ def source(query: MetricsQuery) -> str | None:
         return None
     if any(rolled_sql(metric) is None for metric in query.metrics):
         return None
-    if any(part.joins for part in (*query.dimensions.values(), *query.conditions)):
+    if any(part.joins for part in query.dimensions.values()) or any(c.joins for c in query.conditions):
         return None
     grouped = [dimension.sql for dimension in query.dimensions.values()]
     filtered = [condition.sql for condition in query.conditions]

@@ -22,7 +22,7 @@ from filelock import FileLock, Timeout
 from research_kit.errors import ResearchKitError, StoreError
 from research_kit.store.app import build_app
 from research_kit.store.context import Store
-from research_kit.store.database import Database
+from research_kit.store.recovery import open_or_recover
 from research_kit.store.rollup import refresh_quiet_hours
 from research_kit.store.state import (
     Listening,
@@ -85,12 +85,16 @@ def serve(data_dir: Path, *, port: int | None = None, idle_timeout_s: float | No
 
 
 def _serve_locked(paths: StorePaths, port: int | None, idle_timeout_s: float | None) -> None:
+    last = read_listening(paths)
     store = Store(
-        database=Database(paths.database, functions={"has_words": has_words}),
+        database=open_or_recover(
+            paths.database,
+            functions={"has_words": has_words},
+            was_ended=last is not None and last.is_stopped,
+        ),
         credentials=load_or_create_credentials(paths),
         version=version("research-kit"),
     )
-    last = read_listening(paths)
     listener = _bind(port if port is not None else (last.port if last else 0))
     note = Listening(pid=os.getpid(), port=listener.getsockname()[1], version=store.version)
     try:

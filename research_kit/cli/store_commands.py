@@ -1,0 +1,96 @@
+"""The commands ``research-kit store ...``: the embedded store of this machine.
+
+Parses and prints; what the commands do lives in `research_kit.store`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from research_kit.config import load_settings
+from research_kit.store import ensure_running, get_store_status, page_url, stop_store
+
+__all__ = ["add_store_commands", "print_store"]
+
+
+def add_store_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add ``store`` with its actions to the command line."""
+    store = commands.add_parser("store", help="the embedded store of this machine")
+    actions = store.add_subparsers(required=True, metavar="action")
+    start = actions.add_parser("start", help="start the server when it is not running")
+    start.set_defaults(run=_start)
+    stop = actions.add_parser("stop", help="stop the server")
+    stop.set_defaults(run=_stop)
+    status = actions.add_parser("status", help="say where it is and whether it runs")
+    status.add_argument("--json", action="store_true", help="everything, with the keys, as JSON")
+    status.set_defaults(run=_show)
+    path = actions.add_parser("path", help="print the path of the database")
+    path.set_defaults(run=_show_path)
+    link = actions.add_parser("open", help="print a link that opens its pages in a browser")
+    link.set_defaults(run=_link)
+    vacuum = actions.add_parser("vacuum", help="give back the space of what was deleted")
+    vacuum.set_defaults(run=_vacuum)
+    backup = actions.add_parser("backup", help="copy the database, also while it is written")
+    backup.add_argument("file", type=Path, help="a file that does not exist yet")
+    backup.set_defaults(run=_backup)
+
+
+def print_store() -> None:
+    """Say where the store is and whether it runs."""
+    status = get_store_status(load_settings().data_dir)
+    if status.is_running:
+        print(f"running at {status.base_url} (process {status.pid}), {status.observation_count} observations")
+        print(f"database: {status.path}")
+    else:
+        print(f"not running; database: {status.path}")
+
+
+def _start(_: argparse.Namespace) -> int:
+    address = ensure_running(load_settings().data_dir)
+    print(f"the store runs at {address.base_url} (process {address.pid})")
+    return 0
+
+
+def _stop(_: argparse.Namespace) -> int:
+    was_running = stop_store(load_settings().data_dir)
+    print("the store was stopped" if was_running else "the store was not running")
+    return 0
+
+
+def _show(options: argparse.Namespace) -> int:
+    if not options.json:
+        print_store()
+        return 0
+    status = get_store_status(load_settings().data_dir)
+    fields = ("is_running", "base_url", "public_key", "secret_key", "project_id", "pid", "version")
+    shown = {name: getattr(status, name) for name in fields}
+    print(json.dumps({**shown, "path": str(status.path), "observation_count": status.observation_count}))
+    return 0
+
+
+def _show_path(_: argparse.Namespace) -> int:
+    print(get_store_status(load_settings().data_dir).path)
+    return 0
+
+
+def _link(_: argparse.Namespace) -> int:
+    print(page_url(ensure_running(load_settings().data_dir), "/"))
+    return 0
+
+
+def _vacuum(_: argparse.Namespace) -> int:
+    from research_kit.store.maintenance import vacuum_store
+
+    sizes = vacuum_store(load_settings().data_dir)
+    before_mb, after_mb = (size / 1e6 for size in sizes)
+    print(f"the database has {after_mb:.1f} MB; it had {before_mb:.1f} MB")
+    return 0
+
+
+def _backup(options: argparse.Namespace) -> int:
+    from research_kit.store.maintenance import backup_store
+
+    print(f"written: {backup_store(load_settings().data_dir, options.file)}")
+    return 0
