@@ -46,6 +46,7 @@ if TYPE_CHECKING:
         traces_df,
         wait_for,
     )
+    from research_kit.transfer import pull, push
 
 _HOMES = {
     "ALL_SESSIONS": "traces",
@@ -71,6 +72,8 @@ _HOMES = {
     "plot_latency": "traces",
     "plot_timeline": "traces",
     "plot_tokens": "traces",
+    "pull": "transfer",
+    "push": "transfer",
     "resolve_lm": "agent",
     "resume": "session",
     "run_notebook": "regression",
@@ -112,6 +115,8 @@ __all__ = [
     "plot_latency",
     "plot_timeline",
     "plot_tokens",
+    "pull",
+    "push",
     "resolve_lm",
     "resume",
     "run_notebook",

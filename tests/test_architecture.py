@@ -16,7 +16,7 @@ PACKAGE = Path(__file__).parents[1] / "research_kit"
 ROWS = [
     {"ipython", "cli"},
     {"chat", "regression"},
-    {"agent"},
+    {"agent", "transfer"},
     {"instrumentation", "traces"},
     {"session"},
     {"store"},

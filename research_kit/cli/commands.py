@@ -12,8 +12,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from research_kit.cli.store_commands import add_store_commands, print_store
+from research_kit.cli.transfer_commands import add_transfer_commands
 from research_kit.config import load_settings
 from research_kit.errors import ResearchKitError
+from research_kit.session.environment_file import read_environment_file
 
 __all__ = ["main"]
 
@@ -21,6 +23,7 @@ __all__ = ["main"]
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code: 0 done, 1 a notebook failed, 2 it could not be done."""
     options = build_parser().parse_args(arguments)
+    read_environment_file()
     try:
         return int(options.run(options))
     except ResearchKitError as error:
@@ -42,6 +45,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     deliver.add_argument("--timeout", type=float, default=60.0, help="how long to try, in seconds")
     deliver.set_defaults(run=_deliver)
+    add_transfer_commands(commands)
     run = commands.add_parser("run", help="execute one notebook and say how it ended")
     run.add_argument("notebook", type=Path)
     run.add_argument("--output", type=Path, help="where the executed copy goes")

@@ -1,0 +1,227 @@
+"""Push and pull: from the embedded store to a Langfuse server, and back.
+
+Owns what is moved, in which order, and where an interrupted move goes on. Invariant: moving twice equals
+moving once, because ids, start times and scores stay what they are.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from itertools import islice
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+from research_kit.config import load_settings, private_directory
+from research_kit.errors import ConfigError
+from research_kit.store import StoreAddress, ensure_running
+from research_kit.traces.query import ObservationQuery, to_utc
+from research_kit.traces.reader import TraceReader
+from research_kit.transfer.target import Target
+
+__all__ = ["Transferred", "pull", "push"]
+
+_BATCH = 200
+_MILLISECOND = timedelta(milliseconds=1)
+_Row = TypeVar("_Row")
+Progress = Callable[[int], object]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Transferred:
+    """What was moved.
+
+    Attributes:
+        observation_count: Observations that the server has taken.
+        score_count: Scores that it has taken.
+        refused: One line for each that it refused for its content.
+    """
+
+    observation_count: int
+    score_count: int
+    refused: tuple[str, ...]
+
+
+def push(
+    to: str | None = None,
+    *,
+    session_ids: Sequence[str] | None = None,
+    since: datetime | str | None = None,
+    public_key: str | None = None,
+    secret_key: str | None = None,
+    on_progress: Progress = lambda count: None,
+) -> Transferred:
+    """Send what the embedded store holds to a Langfuse server, ids, times and scores unchanged.
+
+    It can be repeated: what the server has already is replaced by itself. An interrupted push goes on where
+    it was when it is called again with the same arguments.
+
+    Args:
+        to: Root of the server; None means LANGFUSE_BASE_URL.
+        session_ids: Only these sessions; None means everything.
+        since: Only what began then or later.
+        public_key: Of the server; None means LANGFUSE_PUBLIC_KEY.
+        secret_key: Of the server; None means LANGFUSE_SECRET_KEY.
+        on_progress: Called with the number of observations that were just taken.
+
+    Raises:
+        ConfigError: When keys are missing, or the server is the embedded store itself.
+        BackendError: When a server cannot be reached or refuses the keys.
+        StoreError: When the embedded store cannot be started.
+    """
+    store = ensure_running(load_settings().data_dir)
+    remote = _remote(to, public_key, secret_key)
+    if remote.project_id() == store.project_id:
+        raise ConfigError(f"{remote.base_url} is the embedded store itself. Give another server with to=...")
+    since_utc = to_utc(since, name="since")
+    wanted: Sequence[str | None] = session_ids or [None]
+    queries = [ObservationQuery(session_id=one, start_time=since_utc) for one in wanted]
+    try:
+        with _open(store) as source:
+            return _move(source, remote, queries, on_progress)
+    finally:
+        remote.close()
+
+
+def pull(
+    session_id: str,
+    *,
+    from_url: str | None = None,
+    public_key: str | None = None,
+    secret_key: str | None = None,
+    on_progress: Progress = lambda count: None,
+) -> Transferred:
+    """Fetch a session from a Langfuse server into the embedded store, to work with it offline.
+
+    Args:
+        session_id: The session.
+        from_url: Root of the server; None means LANGFUSE_BASE_URL.
+        public_key: Of the server; None means LANGFUSE_PUBLIC_KEY.
+        secret_key: Of the server; None means LANGFUSE_SECRET_KEY.
+        on_progress: Called with the number of observations that were just taken.
+
+    Raises:
+        ConfigError: When keys are missing, or the session has no observations.
+        BackendError: When the server cannot be reached or refuses the keys.
+        StoreError: When the embedded store cannot be started.
+    """
+    store = ensure_running(load_settings().data_dir)
+    remote = _remote(from_url, public_key, secret_key)
+    base_url, keys = remote.base_url, _keys(public_key, secret_key)
+    remote.close()
+    target = Target(store.base_url, store.public_key, store.secret_key)
+    try:
+        with TraceReader(base_url, *keys) as source:
+            moved = _move(source, target, [ObservationQuery(session_id=session_id)], on_progress)
+    finally:
+        target.close()
+    if not moved.observation_count:
+        raise ConfigError(
+            f"{base_url} has no observations of the session {session_id!r}. Check the id, and that the keys "
+            "belong to its project."
+        )
+    return moved
+
+
+def _move(
+    source: TraceReader, target: Target, queries: Sequence[ObservationQuery], on_progress: Progress
+) -> Transferred:
+    observation_count = score_count = 0
+    for query in queries:
+        place = _Place.of(target, query)
+        for part in place.remaining(query):
+            for rows in _batches(source.list_observations(part)):
+                target.send_observations(rows)
+                place.note(rows[0]["startTime"], rows[-1]["startTime"])
+                observation_count += len(rows)
+                on_progress(len(rows))
+        place.forget()
+        for scores in _batches(_scores(source, query)):
+            target.send_scores(scores)
+            score_count += len(scores)
+    refused = tuple(target.refused)
+    return Transferred(observation_count=observation_count, score_count=score_count, refused=refused)
+
+
+@dataclass(slots=True)
+class _Place:
+    """Where a move is, in a file; observations come newest first.
+
+    Attributes:
+        path: The file.
+        newest: The start of the first observation of the move; None before it.
+        oldest: The start of the last one that the server has taken.
+    """
+
+    path: Path
+    newest: str | None = None
+    oldest: str | None = None
+
+    @classmethod
+    def of(cls, target: Target, query: ObservationQuery) -> Self:
+        """Read where the same move to the same server was interrupted."""
+        folder = private_directory(load_settings().data_dir / "transfer", purpose="the state of transfers")
+        what = repr((target.base_url, target.public_key, query))
+        path = folder / f"{hashlib.sha256(what.encode()).hexdigest()[:16]}.json"
+        try:
+            return cls(path, **json.loads(path.read_text(encoding="utf-8")))
+        except (FileNotFoundError, ValueError, TypeError):
+            return cls(path)
+
+    def remaining(self, query: ObservationQuery) -> list[ObservationQuery]:
+        """Return what is left: what is older than the place, then what is new since the move began."""
+        if self.newest is None or self.oldest is None:
+            return [query]
+        older = replace(query, end_time=datetime.fromisoformat(self.oldest) + _MILLISECOND)
+        newer = replace(query, start_time=datetime.fromisoformat(self.newest))
+        return [older, newer]
+
+    def note(self, newest: str, oldest: str) -> None:
+        """Note a batch that the server has taken."""
+        self.newest = self.newest or newest
+        if self.oldest is None or oldest < self.oldest:
+            self.oldest = oldest
+        draft = self.path.with_suffix(".draft")
+        draft.write_text(json.dumps({"newest": self.newest, "oldest": self.oldest}), encoding="utf-8")
+        draft.replace(self.path)
+
+    def forget(self) -> None:
+        """Begin anew the next time."""
+        self.path.unlink(missing_ok=True)
+
+
+def _scores(source: TraceReader, query: ObservationQuery) -> Iterator[Any]:
+    if query.session_id is None:
+        yield from source.list_scores()
+        return
+    rows = source.list_observations(replace(query, includes_io=False))
+    trace_ids = sorted({row["traceId"] for row in rows})
+    yield from source.list_scores(session_id=query.session_id)
+    yield from source.list_scores(trace_ids=trace_ids)
+
+
+def _batches(rows: Iterable[_Row]) -> Iterator[list[_Row]]:
+    remaining = iter(rows)
+    while batch := list(islice(remaining, _BATCH)):
+        yield batch
+
+
+def _open(store: StoreAddress) -> TraceReader:
+    return TraceReader(store.base_url, store.public_key, store.secret_key)
+
+
+def _remote(url: str | None, public_key: str | None, secret_key: str | None) -> Target:
+    return Target(url or load_settings().base_url, *_keys(public_key, secret_key))
+
+
+def _keys(public_key: str | None, secret_key: str | None) -> tuple[str, str]:
+    settings = load_settings()
+    found = (public_key or settings.public_key, secret_key or settings.secret_key)
+    if found[0] is None or found[1] is None:
+        raise ConfigError(
+            "The keys of the Langfuse server are missing. Set LANGFUSE_PUBLIC_KEY and LANGFUSE_SECRET_KEY."
+        )
+    return found[0], found[1]

@@ -1,0 +1,148 @@
+"""Observations as a server answers them, turned back into the export that makes them.
+
+Owns the inverse of what a server does to a span. Invariant: a server that takes the export answers the same
+observation again, under the same ids and times; only the time of arrival differs.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from typing import Any
+
+__all__ = ["export_of"]
+
+# Observations of Langfuse's own SDK carry their fields in these attributes; others keep what they came with.
+_LANGFUSE_SCOPE = "langfuse-sdk"
+_TEXTS = {
+    "statusMessage": "langfuse.observation.status_message",
+    "level": "langfuse.observation.level",
+    "model": "langfuse.observation.model.name",
+    "promptName": "langfuse.observation.prompt.name",
+    "environment": "langfuse.environment",
+    "release": "langfuse.release",
+    "version": "langfuse.version",
+    "userId": "user.id",
+    "sessionId": "session.id",
+    "traceName": "langfuse.trace.name",
+}
+_JSON = {
+    "modelParameters": "langfuse.observation.model.parameters",
+    "usageDetails": "langfuse.observation.usage_details",
+    "costDetails": "langfuse.observation.cost_details",
+    "completionStartTime": "langfuse.observation.completion_start_time",
+    "promptVersion": "langfuse.observation.prompt.version",
+    "tags": "langfuse.trace.tags",
+}
+_CONTENT = {"input": "langfuse.observation.input", "output": "langfuse.observation.output"}
+_RESOURCE, _SCOPE, _ATTRIBUTE = "resourceAttributes.", "scope.", "attributes."
+_STATUS_ERROR = 2
+
+
+def export_of(rows: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the OTLP/JSON export that makes ``rows``, observations with all groups of fields."""
+    spans_by_origin: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        metadata = {key: _stored_text(value) for key, value in row["metadata"].items() if value is not None}
+        origin = json.dumps(
+            {key: text for key, text in metadata.items() if key.startswith((_RESOURCE, _SCOPE))}
+        )
+        spans_by_origin.setdefault(origin, []).append(_span(row, metadata))
+    return {
+        "resourceSpans": [_origin(json.loads(origin), spans) for origin, spans in spans_by_origin.items()]
+    }
+
+
+def _origin(texts: Mapping[str, str], spans: list[dict[str, Any]]) -> dict[str, Any]:
+    own = f"{_SCOPE}attributes."
+    scope = {
+        "name": texts.get(f"{_SCOPE}name", ""),
+        "version": texts.get(f"{_SCOPE}version", ""),
+        "attributes": _attributes(
+            {key[len(own) :]: text for key, text in texts.items() if key.startswith(own)}
+        ),
+    }
+    resource = {key[len(_RESOURCE) :]: text for key, text in texts.items() if key.startswith(_RESOURCE)}
+    return {
+        "resource": {"attributes": _attributes(resource)},
+        "scopeSpans": [{"scope": scope, "spans": spans}],
+    }
+
+
+def _span(row: Mapping[str, Any], metadata: Mapping[str, str]) -> dict[str, Any]:
+    is_langfuse = metadata.get(f"{_SCOPE}name", _LANGFUSE_SCOPE).startswith(_LANGFUSE_SCOPE)
+    attributes = _fields(row, metadata) if is_langfuse else _originals(row["metadata"])
+    attributes |= {name: row[field] for field, name in _CONTENT.items() if row.get(field)}
+    is_error = row["level"] == "ERROR"
+    span = {
+        "traceId": row["traceId"],
+        "spanId": row["id"],
+        "name": row["name"],
+        "startTimeUnixNano": _nanoseconds(row["startTime"]),
+        "endTimeUnixNano": _nanoseconds(row["endTime"] or row["startTime"]),
+        "status": {"code": _STATUS_ERROR if is_error else 0, "message": row.get("statusMessage") or ""},
+        "attributes": _attributes(attributes),
+    }
+    return {**span, "parentSpanId": row["parentObservationId"]} if row.get("parentObservationId") else span
+
+
+def _fields(row: Mapping[str, Any], metadata: Mapping[str, str]) -> dict[str, str]:
+    found = {"langfuse.observation.type": row["type"].lower()}
+    found |= {name: row[field] for field, name in _TEXTS.items() if row.get(field)}
+    found |= {
+        name: json.dumps(row[field]) for field, name in _JSON.items() if row.get(field) not in (None, {}, [])
+    }
+    if row.get("isRootObservation") and row.get("parentObservationId"):
+        found["langfuse.internal.is_app_root"] = "true"
+    if row.get("public"):
+        found["langfuse.trace.public"] = "true"
+    own = {key: text for key, text in metadata.items() if not key.startswith((_RESOURCE, _SCOPE))}
+    return found | {f"langfuse.observation.metadata.{key}": text for key, text in own.items()}
+
+
+def _originals(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        key.removeprefix(_ATTRIBUTE): _stored_text(value) if isinstance(value, str) else value
+        for key, value in metadata.items()
+        if key.startswith(_ATTRIBUTE)
+    }
+
+
+def _attributes(values: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return [{"key": key, "value": _typed(value)} for key, value in values.items()]
+
+
+def _typed(value: Any) -> dict[str, Any]:
+    match value:
+        case bool():
+            return {"boolValue": value}
+        case int():
+            return {"intValue": str(value)}
+        case float():
+            return {"doubleValue": value}
+        case list():
+            return {"arrayValue": {"values": [_typed(part) for part in value]}}
+        case str():
+            return {"stringValue": value}
+        case _:
+            return {"stringValue": _stored_text(value)}
+
+
+def _stored_text(value: Any) -> str:
+    """Return the text that reads as ``value``: metadata are answered parsed where they are JSON."""
+    if not isinstance(value, str):
+        return json.dumps(value, ensure_ascii=False)
+    try:
+        json.loads(value)
+    except ValueError:
+        return value
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _nanoseconds(moment: str) -> str:
+    parsed = datetime.fromisoformat(moment)
+    # Whole milliseconds, as the server has them: a float would move some of them.
+    return str(
+        (int(parsed.replace(microsecond=0).timestamp()) * 1000 + parsed.microsecond // 1000) * 1_000_000
+    )
