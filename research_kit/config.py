@@ -6,6 +6,7 @@ Owns the names of the environment variables and their defaults; does not touch t
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -39,11 +40,14 @@ class Settings:
         secret_key: Langfuse secret key.
         base_url: The Langfuse server that belongs to the keys.
         is_tracing_enabled: False turns every form of telemetry off.
+        session_id: The session that a process joins when it binds none itself; None means a new one.
         user_id: Who the traces belong to; None means the login name.
         environment: Langfuse environment of every trace; None means Langfuse's default.
         release: Release of the researcher's own code, stored with every trace.
         data_dir: Folder of the embedded store.
         cache_dir: Folder of files that may be deleted at any time, the local model among them.
+        store_max_age_days: How long the embedded store keeps traces; None keeps them all.
+        store_max_mb: How large the embedded store may become; None sets no limit.
         lm: Name of the language model, for instance ``openai/gpt-4o-mini``.
         lm_base_url: Base URL of an OpenAI-compatible server for ``lm``.
         captures_io: False records no inputs and outputs.
@@ -54,11 +58,14 @@ class Settings:
     secret_key: str | None
     base_url: str
     is_tracing_enabled: bool
+    session_id: str | None
     user_id: str | None
     environment: str | None
     release: str | None
     data_dir: Path
     cache_dir: Path
+    store_max_age_days: float | None
+    store_max_mb: float | None
     lm: str | None
     lm_base_url: str | None
     captures_io: bool
@@ -92,11 +99,14 @@ def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
         secret_key=secret_key,
         base_url=base_url.rstrip("/"),
         is_tracing_enabled=_flag(env, "LANGFUSE_TRACING_ENABLED", default=True),
+        session_id=_text(env, "RESEARCH_KIT_SESSION_ID"),
         user_id=_text(env, "LANGFUSE_USER_ID"),
         environment=_text(env, "LANGFUSE_TRACING_ENVIRONMENT"),
         release=_text(env, "LANGFUSE_RELEASE"),
         data_dir=Path(data_dir).expanduser() if data_dir else user_data_path("research-kit"),
         cache_dir=Path(cache_dir).expanduser() if cache_dir else user_cache_path("research-kit"),
+        store_max_age_days=_number(env, "RESEARCH_KIT_STORE_MAX_AGE_DAYS"),
+        store_max_mb=_number(env, "RESEARCH_KIT_STORE_MAX_MB"),
         lm=_text(env, "RESEARCH_KIT_LM"),
         lm_base_url=_text(env, "RESEARCH_KIT_LM_BASE_URL"),
         captures_io=_flag(env, "RESEARCH_KIT_CAPTURE_IO", default=True),
@@ -138,6 +148,19 @@ def _unusable(path: Path, purpose: str, cause: str) -> str:
 
 def _text(env: Mapping[str, str], name: str) -> str | None:
     return env.get(name, "").strip() or None
+
+
+def _number(env: Mapping[str, str], name: str) -> float | None:
+    text = _text(env, name)
+    if text is None:
+        return None
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not 0 < number < math.inf:
+        raise ConfigError(f"{name} is {text!r}, which is no positive number. Give one, or unset it.")
+    return number
 
 
 def _flag(env: Mapping[str, str], name: str, *, default: bool) -> bool:

@@ -10,12 +10,14 @@ import base64
 import http.client
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -59,10 +61,13 @@ def ensure_running(
     """
     paths = open_data_dir(data_dir)
     address = _find_running(paths)
-    if address is not None:
+    if address is not None and not _is_outdated(paths):
         return address
     deadline = time.monotonic() + timeout_s
     with _acquired(paths.start_lock, timeout_s, paths):
+        if _is_outdated(paths):
+            # What clients send meanwhile waits in their spools.
+            stop_store(data_dir)
         return _find_running(paths) or _start(paths, deadline, idle_timeout_s)
 
 
@@ -103,6 +108,20 @@ def get_store_status(data_dir: Path) -> StoreStatus:
         version=running.version if running else None,
         observation_count=count,
     )
+
+
+def _is_outdated(paths: StorePaths) -> bool:
+    """Whether the running server is of an earlier version than this one, which may change the database."""
+    listening = read_listening(paths)
+    return (
+        listening is not None
+        and not listening.is_stopped
+        and _release(listening.version) < _release(version("research-kit"))
+    )
+
+
+def _release(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in re.findall(r"\d+", text)[:3])
 
 
 def _find_running(paths: StorePaths) -> StoreAddress | None:

@@ -19,10 +19,12 @@ from pathlib import Path
 import uvicorn
 from filelock import FileLock, Timeout
 
+from research_kit.config import load_settings
 from research_kit.errors import ResearchKitError, StoreError
 from research_kit.store.app import build_app
 from research_kit.store.context import Store
 from research_kit.store.recovery import open_or_recover
+from research_kit.store.retention import Limits, apply_limits
 from research_kit.store.rollup import refresh_quiet_hours
 from research_kit.store.state import (
     Listening,
@@ -39,6 +41,7 @@ __all__ = ["main", "serve"]
 _LOCK_TIMEOUT_S = 5.0
 _WATCH_INTERVAL_S = 2.0
 _ROLL_UP_INTERVAL_S = 2.0
+_RETENTION_INTERVAL_S = 3600.0
 _SHUTDOWN_TIMEOUT_S = 5
 
 
@@ -126,6 +129,7 @@ async def _run(
     tasks = [
         asyncio.create_task(_watch(server, store, paths, note, idle_timeout_s)),
         asyncio.create_task(_roll_up(store)),
+        asyncio.create_task(_keep_within(store, _read_limits())),
     ]
     await server.serve(sockets=[listener])
     for task in tasks:
@@ -138,6 +142,21 @@ async def _roll_up(store: Store) -> None:
     while True:
         await asyncio.sleep(_ROLL_UP_INTERVAL_S)
         stale = await asyncio.to_thread(refresh_quiet_hours, store.database, stale)
+
+
+async def _keep_within(store: Store, limits: Limits) -> None:
+    """Delete what is beyond the limits, at the start and every hour."""
+    while limits != Limits():
+        await asyncio.to_thread(apply_limits, store.database, limits)
+        await asyncio.sleep(_RETENTION_INTERVAL_S)
+
+
+def _read_limits() -> Limits:
+    settings = load_settings()
+    max_mb = settings.store_max_mb
+    return Limits(
+        max_age_days=settings.store_max_age_days, max_bytes=None if max_mb is None else int(max_mb * 1e6)
+    )
 
 
 async def _watch(

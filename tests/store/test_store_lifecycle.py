@@ -218,3 +218,27 @@ def test_database_of_a_newer_version_is_a_clear_error(data_dir: Path) -> None:
         connection.execute("PRAGMA user_version = 99")
     with pytest.raises(StoreError, match=r"has schema 99.*Upgrade research-kit"):
         ensure_running(data_dir)
+
+
+def test_newer_version_replaces_an_older_server(data_dir: Path) -> None:
+    """After an upgrade the next kernel gets a server of its own version, with what the old one had."""
+    address = ensure_running(data_dir, idle_timeout_s=120)
+    note = data_dir / "store-server.json"
+
+    def is_replaced() -> bool:
+        # The server writes its note anew when somebody has changed it, so one attempt may come too late.
+        content = json.loads(note.read_text())
+        if content["pid"] == address.pid:
+            note.write_text(json.dumps({**content, "version": "0.0.9"}))
+        return ensure_running(data_dir, idle_timeout_s=120).pid != address.pid
+
+    _wait_until(is_replaced, "the older server is still there")
+    assert get_store_status(data_dir).project_id == address.project_id
+
+
+def test_newer_server_is_left_alone(data_dir: Path) -> None:
+    """A kernel with an older version goes on with the server that runs."""
+    address = ensure_running(data_dir, idle_timeout_s=120)
+    note = data_dir / "store-server.json"
+    note.write_text(json.dumps({**json.loads(note.read_text()), "version": "99.0.0"}))
+    assert ensure_running(data_dir, idle_timeout_s=120).pid == address.pid
