@@ -7,7 +7,7 @@ cookie a page tells nothing but how to get one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from importlib.resources import files
 from urllib.parse import urlencode
 
@@ -20,13 +20,15 @@ from research_kit.store import page_rows, pages
 from research_kit.store.database import Database
 from research_kit.store.links import COOKIE_LIFETIME_S, is_valid_proof, make_proof
 from research_kit.store.markup import element
+from research_kit.store.session_filter import SessionFilter, list_choices
 from research_kit.store.state import Credentials
 
 __all__ = ["page_routes"]
 
 _HEADERS = {
     "Content-Security-Policy": (
-        "default-src 'none'; style-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+        "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; base-uri 'none'; "
+        "form-action 'self'; frame-ancestors 'none'"
     ),
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
@@ -34,7 +36,8 @@ _HEADERS = {
 }
 _FOREIGN_ORIGINS = ("cross-site", "same-site")
 
-PageMaker = Callable[[Mapping[str, str]], str | None]
+PageMaker = Callable[[Request], str | None]
+_STATIC = {pages.STYLE_PATH: "text/css", pages.SCRIPT_PATH: "text/javascript"}
 
 
 def page_routes(database: Database, credentials: Credentials) -> list[BaseRoute]:
@@ -47,7 +50,7 @@ def page_routes(database: Database, credentials: Credentials) -> list[BaseRoute]
         Route("/project/{project_id}/sessions", guard.protect(maker.sessions)),
         Route("/project/{project_id}/sessions/{session_id:path}", guard.protect(maker.session)),
         Route("/project/{project_id}/traces/{trace_id}", guard.protect(maker.trace)),
-        Route(pages.STYLE_PATH, _style),
+        *(Route(path, _static) for path in _STATIC),
     ]
 
 
@@ -58,29 +61,31 @@ class _PageMaker:
         self._database = database
         self._project_id = project_id
 
-    def sessions(self, path: Mapping[str, str]) -> str | None:
-        if path["project_id"] != self._project_id:
+    def sessions(self, request: Request) -> str | None:
+        if request.path_params["project_id"] != self._project_id:
             return None
+        wanted = SessionFilter.of(request.query_params)
         with self._database.reading() as connection:
-            found = page_rows.list_sessions(connection)
-        return pages.sessions_page(self._project_id, found)
+            found = page_rows.list_sessions(connection, wanted)
+            choices = list_choices(connection)
+        return pages.sessions_page(self._project_id, found, wanted, choices)
 
-    def session(self, path: Mapping[str, str]) -> str | None:
-        session_id = path["session_id"]
+    def session(self, request: Request) -> str | None:
+        session_id = request.path_params["session_id"]
         with self._database.reading() as connection:
             traces = page_rows.list_traces_of_session(connection, session_id)
             subject_ids = [session_id, *(trace.trace_id for trace in traces)]
             scores = page_rows.list_scores(connection, subject_ids=subject_ids)
-        if not traces or path["project_id"] != self._project_id:
+        if not traces or request.path_params["project_id"] != self._project_id:
             return None
         return pages.session_page(self._project_id, session_id, traces, scores)
 
-    def trace(self, path: Mapping[str, str]) -> str | None:
-        trace_id = path["trace_id"]
+    def trace(self, request: Request) -> str | None:
+        trace_id = request.path_params["trace_id"]
         with self._database.reading() as connection:
             trace = page_rows.find_trace(connection, trace_id)
             scores = page_rows.list_scores(connection, subject_ids=[trace_id])
-        if trace is None or path["project_id"] != self._project_id:
+        if trace is None or request.path_params["project_id"] != self._project_id:
             return None
         return pages.trace_page(self._project_id, trace, scores)
 
@@ -101,7 +106,7 @@ class _Guard:
                 return refusal
             if redirect_to is not None:
                 return RedirectResponse(redirect_to, headers=_HEADERS)
-            page = await run_in_threadpool(make_page, request.path_params)
+            page = await run_in_threadpool(make_page, request)
             if page is None:
                 text = "Nothing with this id is stored here. It may still be on its way, or it was deleted."
                 return _page(pages.message_page("Not found", text), status_code=404)
@@ -156,7 +161,8 @@ def _page(text: str, *, status_code: int = 200) -> Response:
     return HTMLResponse(text.encode("utf-8", "replace"), status_code=status_code, headers=_HEADERS)
 
 
-async def _style(request: Request) -> Response:
-    text = files("research_kit.store").joinpath("pages.css").read_text(encoding="utf-8")
+async def _static(request: Request) -> Response:
+    path = request.url.path
+    text = files("research_kit.store").joinpath(path.rpartition("/")[2]).read_text(encoding="utf-8")
     headers = {"X-Content-Type-Options": "nosniff", "Cache-Control": "max-age=300"}
-    return Response(text, media_type="text/css", headers=headers)
+    return Response(text, media_type=_STATIC[path], headers=headers)

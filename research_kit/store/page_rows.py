@@ -12,6 +12,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from research_kit.store.session_filter import SessionFilter
+
 __all__ = [
     "Score",
     "SessionSummary",
@@ -25,6 +27,7 @@ __all__ = [
 ]
 
 MAX_OBSERVATIONS = 5000
+_EVERY_SESSION = SessionFilter()
 MAX_SESSIONS = 200
 
 _COLUMNS = """
@@ -148,16 +151,20 @@ class Score:
     trace_id: str | None
 
 
-def list_sessions(connection: sqlite3.Connection) -> list[SessionSummary]:
+def list_sessions(
+    connection: sqlite3.Connection, wanted: SessionFilter = _EVERY_SESSION
+) -> list[SessionSummary]:
     """Return the sessions with the latest activity first."""
+    condition, values = wanted.sql()
     rows = connection.execute(
-        """
+        f"""
         SELECT session_id, max(user_id), count(DISTINCT trace_id), min(start_ms), max(end_ms),
                sum(total_usage), sum(total_cost),
                sum(total_usage > 0 AND total_cost IS NULL), sum(level = 'ERROR')
-        FROM observations WHERE session_id <> '' GROUP BY session_id ORDER BY max(start_ms) DESC LIMIT ?
+        FROM observations WHERE session_id <> '' AND {condition}
+        GROUP BY session_id ORDER BY max(start_ms) DESC LIMIT ?
         """,
-        (MAX_SESSIONS,),
+        (*values, MAX_SESSIONS),
     )
     names = SessionSummary.__dataclass_fields__
     return [SessionSummary(**dict(zip(names, row, strict=True))) for row in rows]

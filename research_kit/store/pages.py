@@ -1,8 +1,8 @@
 """The pages: sessions, the replay of one session, the tree of one trace.
 
 Owns what a reader sees; the rows come from `page_rows`, who may see them is decided in `page_access`.
-Invariant: every text from the database passes through `markup`, and no page runs a script or loads anything
-from elsewhere.
+Invariant: every text from the database passes through `markup`; the only script is the store's own, which
+reads the same page again.
 """
 
 from __future__ import annotations
@@ -19,12 +19,22 @@ from research_kit.store.page_rows import (
     ShownTrace,
     tree_order,
 )
+from research_kit.store.session_filter import FilterChoices, SessionFilter
 from research_kit.store.shown_text import indented, shown_text
 from research_kit.store.times import ms_to_iso
 
-__all__ = ["STYLE_PATH", "document", "message_page", "session_page", "sessions_page", "trace_page"]
+__all__ = [
+    "SCRIPT_PATH",
+    "STYLE_PATH",
+    "document",
+    "message_page",
+    "session_page",
+    "sessions_page",
+    "trace_page",
+]
 
 STYLE_PATH = "/static/pages.css"
+SCRIPT_PATH = "/static/pages.js"
 
 _BAR_WIDTH = 1000
 _TYPES_IN_REPLAY = frozenset({"TOOL", "RETRIEVER"})
@@ -42,6 +52,8 @@ def document(title: str, *children: Child, refresh_to: str | None = None) -> str
         else None,
         element("title", title),
         element("link", rel="stylesheet", href=STYLE_PATH),
+        # A page that only leads on is not read again.
+        None if refresh_to else element("script", src=SCRIPT_PATH, type="module"),
     )
     return "<!doctype html>" + element("html", head, element("body", element("main", *children)), lang="en")
 
@@ -53,10 +65,16 @@ def message_page(title: str, *texts: Child, refresh_to: str | None = None) -> st
     )
 
 
-def sessions_page(project_id: str, sessions: Sequence[SessionSummary]) -> str:
-    """Make the list of sessions."""
+def sessions_page(
+    project_id: str, sessions: Sequence[SessionSummary], wanted: SessionFilter, choices: FilterChoices
+) -> str:
+    """Make the list of sessions, with the form that narrows it."""
+    form = _filter_form(wanted, choices)
     if not sessions:
-        return message_page("Sessions", "No session has been traced yet.")
+        is_narrowed = wanted != SessionFilter()
+        text = "No session is like this." if is_narrowed else "No session has been traced yet."
+        nothing = element("p", text, class_="note")
+        return document("Sessions", element("h1", "Sessions"), form if is_narrowed else None, nothing)
     texts = [element("th", name) for name in ("Session", "User", "Last activity")]
     numbers = [
         element("th", name, class_="number") for name in ("Traces", "Duration", "Tokens", "Cost", "Errors")
@@ -66,7 +84,7 @@ def sessions_page(project_id: str, sessions: Sequence[SessionSummary]) -> str:
         element("thead", element("tr", *texts, *numbers)),
         element("tbody", *(_session_line(project_id, session) for session in sessions)),
     )
-    return document("Sessions", element("h1", "Sessions"), element("div", table, class_="scroll"))
+    return document("Sessions", element("h1", "Sessions"), form, element("div", table, class_="scroll"))
 
 
 def session_page(
@@ -119,6 +137,39 @@ def trace_page(project_id: str, trace: ShownTrace, scores: Sequence[Score]) -> s
         ),
         element("div", *lines, class_="tree"),
     )
+
+
+def _filter_form(wanted: SessionFilter, choices: FilterChoices) -> Markup:
+    fields = [
+        element(
+            "label",
+            "Search",
+            element("input", type="search", name="q", value=wanted.words, placeholder="session or text"),
+        ),
+        _choice("User", "user", choices.users, wanted.user),
+        _choice("Tag", "tag", choices.tags, wanted.tag),
+        element("label", "From", element("input", type="date", name="since", value=wanted.since)),
+        element("label", "To", element("input", type="date", name="until", value=wanted.until)),
+        element(
+            "label",
+            element("input", type="checkbox", name="errors", value="1", checked=wanted.has_errors),
+            "With errors",
+            class_="check",
+        ),
+    ]
+    buttons = [element("button", "Show", type="submit")]
+    if wanted != SessionFilter():
+        buttons.append(element("a", "Show all", href="?"))
+    return element("form", *fields, *buttons, class_="filter", role="search")
+
+
+def _choice(label: str, name: str, values: Sequence[str], chosen: str) -> Markup | None:
+    if not values:
+        return None
+    # A choice that is gone meanwhile stays visible: it still narrows the list.
+    offered = values if not chosen or chosen in values else (*values, chosen)
+    options = [element("option", value, value=value, selected=value == chosen) for value in offered]
+    return element("label", label, element("select", element("option", "all", value=""), *options, name=name))
 
 
 def _session_line(project_id: str, session: SessionSummary) -> Markup:
