@@ -29,6 +29,7 @@ from research_kit.store.access import check_key
 from research_kit.store.answers import ApiError, invalid_data, issue, json_answer, json_text_answer
 from research_kit.store.context import Store
 from research_kit.store.ingest import ingest_traces
+from research_kit.store.openapi import describe_api
 
 __all__ = ["LANGFUSE_VERSION", "Api", "method_not_allowed"]
 
@@ -87,6 +88,7 @@ class Api:
             "/api/public/projects": {"GET": self._list_projects},
             "/api/public/models": {"GET": self._list_models},
             "/api/public/models/{identity}": {"GET": self._get_model},
+            "/api/public/openapi.json": {"GET": self._describe},
             "/internal/status": {"GET": self._status},
         }
         routes: list[BaseRoute] = []
@@ -203,6 +205,9 @@ class Api:
         if found is None:
             raise ApiError(404, {"message": "No model with this id found.", "error": "LangfuseNotFoundError"})
         return json_answer(found.wire)
+
+    async def _describe(self, request: Request) -> Response:
+        return json_answer(describe_api(self._store.version))
 
     async def _status(self, request: Request) -> Response:
         status: dict[str, Any] = {
