@@ -29,7 +29,10 @@ def build_app(store: Store) -> Starlette:
     api = Api(store)
     return Starlette(
         routes=[*api.routes(), *page_routes(store.database, store.credentials)],
-        middleware=[Middleware(LoopbackOnly), Middleware(_NoteActivity, activity=store.activity)],
+        middleware=[
+            Middleware(LoopbackOnly, credentials=store.credentials),
+            Middleware(_NoteActivity, activity=store.activity),
+        ],
         exception_handlers={ApiError: answer_api_error, HTTPException: _answer_http_error},
     )
 

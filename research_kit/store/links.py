@@ -8,10 +8,23 @@ opens pages for reading, never the API, and the secret key cannot be computed fr
 from __future__ import annotations
 
 import hmac
+import importlib.util
+import os
 import time
 from typing import Protocol
+from urllib.parse import urlsplit
 
-__all__ = ["COOKIE_LIFETIME_S", "TOKEN_LIFETIME_S", "PageHost", "is_valid_proof", "make_proof", "page_url"]
+from research_kit.store.state import Credentials
+
+__all__ = [
+    "COOKIE_LIFETIME_S",
+    "TOKEN_LIFETIME_S",
+    "PageHost",
+    "cookie_name",
+    "is_valid_proof",
+    "make_proof",
+    "page_url",
+]
 
 TOKEN_LIFETIME_S = 24 * 3600
 COOKIE_LIFETIME_S = 30 * 24 * 3600
@@ -36,7 +49,22 @@ def page_url(address: PageHost, path: str) -> str:
     """
     separator = "&" if "?" in path else "?"
     token = make_proof(address.secret_key, purpose="link", lifetime_s=TOKEN_LIFETIME_S)
-    return f"{address.base_url}{path}{separator}token={token}"
+    return f"{_root(address.base_url)}{path}{separator}token={token}"
+
+
+def cookie_name(credentials: Credentials) -> str:
+    """Return the name of the cookie that a valid token is exchanged for."""
+    return f"research-kit-{credentials.project_id}"
+
+
+def _root(base_url: str) -> str:
+    """Return where a browser finds the store: on a hub that is not this machine but a path of the hub."""
+    prefix = os.environ.get("JUPYTERHUB_SERVICE_PREFIX")
+    if not prefix or importlib.util.find_spec("jupyter_server_proxy") is None:
+        return base_url
+    hub = os.environ.get("JUPYTERHUB_PUBLIC_URL", "").rstrip("/")
+    path = f"/{prefix.strip('/')}/proxy/{urlsplit(base_url).port}"
+    return hub.removesuffix(prefix.rstrip("/")) + path
 
 
 def make_proof(secret_key: str, *, purpose: str, lifetime_s: int) -> str:

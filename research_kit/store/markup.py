@@ -12,7 +12,7 @@ from typing import TypeAlias
 
 __all__ = ["Child", "Markup", "element", "fragment"]
 
-_VOID = frozenset({"meta", "link", "br", "hr", "input", "rect"})
+_VOID = frozenset({"base", "meta", "link", "br", "hr", "input", "rect"})
 
 
 class Markup(str):

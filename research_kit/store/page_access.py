@@ -17,8 +17,9 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from research_kit.store import page_rows, pages
+from research_kit.store.access import proxy_prefix
 from research_kit.store.database import Database
-from research_kit.store.links import COOKIE_LIFETIME_S, is_valid_proof, make_proof
+from research_kit.store.links import COOKIE_LIFETIME_S, cookie_name, is_valid_proof, make_proof
 from research_kit.store.markup import element
 from research_kit.store.session_filter import SessionFilter, list_choices
 from research_kit.store.state import Credentials
@@ -27,7 +28,7 @@ __all__ = ["page_routes"]
 
 _HEADERS = {
     "Content-Security-Policy": (
-        "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; base-uri 'none'; "
+        "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; base-uri 'self'; "
         "form-action 'self'; frame-ancestors 'none'"
     ),
     "Referrer-Policy": "no-referrer",
@@ -95,7 +96,7 @@ class _Guard:
 
     def __init__(self, credentials: Credentials) -> None:
         self._secret_key = credentials.secret_key
-        self._cookie_name = f"research-kit-{credentials.project_id}"
+        self._cookie_name = cookie_name(credentials)
 
     def protect(self, make_page: PageMaker, *, redirect_to: str | None = None) -> Callable[[Request], object]:
         """Wrap ``make_page``, or a redirection, into an endpoint that asks for a proof first."""
@@ -105,12 +106,13 @@ class _Guard:
             if refusal is not None:
                 return refusal
             if redirect_to is not None:
-                return RedirectResponse(redirect_to, headers=_HEADERS)
+                # Relative to this page: some proxies put their path in front of all others.
+                return RedirectResponse(redirect_to.lstrip("/"), headers=_HEADERS)
             page = await run_in_threadpool(make_page, request)
             if page is None:
                 text = "Nothing with this id is stored here. It may still be on its way, or it was deleted."
-                return _page(pages.message_page("Not found", text), status_code=404)
-            return _page(page)
+                return _page(request, pages.message_page("Not found", text), status_code=404)
+            return _page(request, page)
 
         return answer
 
@@ -122,19 +124,20 @@ class _Guard:
             return None
         if request.headers.get("sec-fetch-site") in _FOREIGN_ORIGINS:
             # A link clicked in Jupyter: the browser holds the cookie back until the store itself sends it on.
-            return _page(pages.message_page("Opening…", refresh_to=_without_token(request)))
-        return _page(_NO_ACCESS, status_code=401)
+            return _page(request, pages.message_page("Opening…", refresh_to=_without_token(request)))
+        return _page(request, _NO_ACCESS, status_code=401)
 
     def _exchange(self, request: Request) -> Response:
         """Set the cookie and go on to the same page without the token, which stays out of the history."""
         target = _without_token(request)
-        answer = _page(
-            pages.message_page("Opening…", element("a", "Continue", href=target), refresh_to=target)
-        )
+        page = pages.message_page("Opening…", element("a", "Continue", href=target), refresh_to=target)
+        answer = _page(request, page)
         answer.set_cookie(
             self._cookie_name,
             make_proof(self._secret_key, purpose="cookie", lifetime_s=COOKIE_LIFETIME_S),
             max_age=COOKIE_LIFETIME_S,
+            # On a hub other users' servers have the same host; they must not get it.
+            path=f"{proxy_prefix(request.headers)}/",
             httponly=True,
             samesite="strict",
         )
@@ -153,10 +156,13 @@ def _without_token(request: Request) -> str:
     # The encoded path is kept: a session id may hold characters that mean something in an address.
     path = str(request.scope["raw_path"], "ascii")
     # Two slashes in front would name another host.
-    return "/" + path.lstrip("/") + (f"?{urlencode(kept)}" if kept else "")
+    target = "/" + path.lstrip("/") + (f"?{urlencode(kept)}" if kept else "")
+    return proxy_prefix(request.headers) + target
 
 
-def _page(text: str, *, status_code: int = 200) -> Response:
+def _page(request: Request, text: str, *, status_code: int = 200) -> Response:
+    base = element("base", href=f"{proxy_prefix(request.headers)}/")
+    text = text.replace(pages.ROOT_MARK, base, 1)
     # Halves of surrogate pairs can come from JSON escapes; UTF-8 cannot carry them.
     return HTMLResponse(text.encode("utf-8", "replace"), status_code=status_code, headers=_HEADERS)
 

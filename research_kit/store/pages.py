@@ -35,6 +35,8 @@ __all__ = [
 
 STYLE_PATH = "/static/pages.css"
 SCRIPT_PATH = "/static/pages.js"
+ROOT_MARK = "<!-- root -->"
+"""Where a page says below which path of its host it is; links are relative to that."""
 
 _BAR_WIDTH = 1000
 _TYPES_IN_REPLAY = frozenset({"TOOL", "RETRIEVER"})
@@ -45,15 +47,16 @@ def document(title: str, *children: Child, refresh_to: str | None = None) -> str
     head = element(
         "head",
         element("meta", charset="utf-8"),
+        Markup(ROOT_MARK),
         element("meta", name="viewport", content="width=device-width, initial-scale=1"),
         element("meta", name="color-scheme", content="light dark"),
         element("meta", **{"http-equiv": "refresh", "content": f"0;url={refresh_to}"})
         if refresh_to
         else None,
         element("title", title),
-        element("link", rel="stylesheet", href=STYLE_PATH),
+        element("link", rel="stylesheet", href=STYLE_PATH.lstrip("/")),
         # A page that only leads on is not read again.
-        None if refresh_to else element("script", src=SCRIPT_PATH, type="module"),
+        None if refresh_to else element("script", src=SCRIPT_PATH.lstrip("/"), type="module"),
     )
     return "<!doctype html>" + element("html", head, element("body", element("main", *children)), lang="en")
 
@@ -69,7 +72,7 @@ def sessions_page(
     project_id: str, sessions: Sequence[SessionSummary], wanted: SessionFilter, choices: FilterChoices
 ) -> str:
     """Make the list of sessions, with the form that narrows it."""
-    form = _filter_form(wanted, choices)
+    form = _filter_form(project_id, wanted, choices)
     if not sessions:
         is_narrowed = wanted != SessionFilter()
         text = "No session is like this." if is_narrowed else "No session has been traced yet."
@@ -109,7 +112,7 @@ def session_page(
     is_cut = shown_count >= MAX_OBSERVATIONS
     return document(
         f"Session {session_id}",
-        _back(f"/project/{project_id}/sessions", "Sessions"),
+        _back(_sessions_path(project_id), "Sessions"),
         element("h1", "Session ", element("code", session_id)),
         facts,
         element("p", f"Only the first {MAX_OBSERVATIONS:,} observations are shown.", class_="note")
@@ -139,7 +142,8 @@ def trace_page(project_id: str, trace: ShownTrace, scores: Sequence[Score]) -> s
     )
 
 
-def _filter_form(wanted: SessionFilter, choices: FilterChoices) -> Markup:
+def _filter_form(project_id: str, wanted: SessionFilter, choices: FilterChoices) -> Markup:
+    path = _sessions_path(project_id)
     fields = [
         element(
             "label",
@@ -159,8 +163,8 @@ def _filter_form(wanted: SessionFilter, choices: FilterChoices) -> Markup:
     ]
     buttons = [element("button", "Show", type="submit")]
     if wanted != SessionFilter():
-        buttons.append(element("a", "Show all", href="?"))
-    return element("form", *fields, *buttons, class_="filter", role="search")
+        buttons.append(element("a", "Show all", href=path))
+    return element("form", *fields, *buttons, action=path, class_="filter", role="search")
 
 
 def _choice(label: str, name: str, values: Sequence[str], chosen: str) -> Markup | None:
@@ -193,7 +197,7 @@ def _session_line(project_id: str, session: SessionSummary) -> Markup:
 
 def _turn(project_id: str, number: int, trace: ShownTrace, scores: Sequence[Score]) -> Markup:
     root = trace.root
-    link = element("a", trace.name, href=f"/project/{project_id}/traces/{quote(trace.trace_id, safe='')}")
+    link = element("a", trace.name, href=f"project/{project_id}/traces/{quote(trace.trace_id, safe='')}")
     heading = element(
         "header",
         element("span", f"{number}", class_="count"),
@@ -307,8 +311,12 @@ def _back(path: str, text: str) -> Markup:
     return element("nav", element("a", "← ", text, href=path))
 
 
+def _sessions_path(project_id: str) -> str:
+    return f"project/{project_id}/sessions"
+
+
 def _session_path(project_id: str, session_id: str) -> str:
-    return f"/project/{project_id}/sessions/{quote(session_id, safe='')}"
+    return f"{_sessions_path(project_id)}/{quote(session_id, safe='')}"
 
 
 def _time(ms: int) -> str:

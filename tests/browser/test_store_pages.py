@@ -9,6 +9,7 @@ from typing import Any
 
 import httpx
 import pytest
+from jupyter_server import JupyterServer
 from playwright.async_api import Page, expect
 
 from research_kit.store import StoreAddress, ensure_running, page_url, stop_store
@@ -96,3 +97,20 @@ async def test_pages_fit_a_narrow_window(
     await page.goto(f"{store.base_url}/project/{store.project_id}/sessions")
     await expect(page.get_by_role("link", name="narrow")).to_be_visible()
     assert await page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+async def test_pages_work_through_the_proxy_of_a_jupyter_server(
+    page: Page, store: StoreAddress, jupyter: JupyterServer
+) -> None:
+    """Below a path of a Jupyter server, links, style and live update work as they do directly."""
+    send(store, 31, session="proxied", **{"langfuse.observation.input": "asked through a proxy"})
+    link = page_url(store, "/").removeprefix(store.base_url)
+    port = store.base_url.rpartition(":")[2]
+    await page.goto(f"{jupyter.base_url}api/status?token={jupyter.token}")
+    await page.goto(f"{jupyter.base_url}proxy/{port}{link}")
+    await page.get_by_role("link", name="proxied").click()
+    await expect(page.get_by_text("asked through a proxy")).to_be_visible()
+    assert page.url == f"{jupyter.base_url}proxy/{port}/project/{store.project_id}/sessions/proxied"
+    assert await page.evaluate("getComputedStyle(document.querySelector('.turn')).borderRadius") == "10px"
+    send(store, 32, session="proxied", **{"langfuse.observation.input": "asked later"})
+    await expect(page.get_by_text("asked later")).to_be_visible(timeout=20_000)

@@ -114,3 +114,38 @@ def test_proofs_expire_and_differ_by_purpose() -> None:
     assert not is_valid_proof(make_proof("key", purpose="link", lifetime_s=0), "key", purpose="link")
     later = int(time.time()) + 99_999
     assert not is_valid_proof(f"{later}.{proof.partition('.')[2]}", "key", purpose="link")
+
+
+def test_pages_are_reached_through_a_hub(store: StoreAddress, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Behind a proxy with a name and a path of its own a link opens the pages, and nothing opens without."""
+    monkeypatch.setenv("JUPYTERHUB_SERVICE_PREFIX", "/user/ann/")
+    monkeypatch.setenv("JUPYTERHUB_PUBLIC_URL", "https://hub.example/user/ann/")
+    path = f"/project/{store.project_id}/sessions"
+    port = store.base_url.rpartition(":")[2]
+    link = page_url(store, path)
+    assert link.startswith(f"https://hub.example/user/ann/proxy/{port}{path}?token=")
+    headers = {"host": "hub.example", "x-forwarded-prefix": f"/user/ann/proxy/{port}"}
+    with httpx.Client(base_url=store.base_url, headers=headers) as proxy:
+        assert proxy.get(path).status_code == 403
+        assert proxy.get("/static/pages.css").status_code == 403
+        opened = proxy.get(path, params={"token": link.partition("token=")[2]})
+        assert f'content="0;url=/user/ann/proxy/{port}{path}"' in opened.text
+        cookie = opened.headers["set-cookie"]
+        assert f"Path=/user/ann/proxy/{port}/" in cookie
+        proxy.headers["cookie"] = cookie.partition(";")[0]
+        page = proxy.get(path)
+        assert page.status_code == 200
+        assert f'<base href="/user/ann/proxy/{port}/">' in page.text
+        assert proxy.get("/static/pages.css").status_code == 200
+        foreign = {"origin": "https://evil.example"}
+        assert proxy.post("/api/public/scores", json={}, headers=foreign).status_code == 403
+
+
+@pytest.mark.parametrize(
+    "prefix", ["//evil.example/x", "https://evil.example", '/"><script>', "/a b", "javascript:1"]
+)
+def test_prefix_of_a_proxy_is_a_path(store: StoreAddress, prefix: str) -> None:
+    """A header that is no path leads nowhere else."""
+    page = httpx.get(page_url(store, "/project/x/sessions"), headers={"x-forwarded-prefix": prefix})
+    assert '<base href="/">' in page.text
+    assert "evil" not in page.text
