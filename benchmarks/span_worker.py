@@ -1,12 +1,13 @@
 """The measured process of `span_cost` and `exit_time`: makes observations in one way, and ends.
 
 Run as ``python -m benchmarks.span_worker <way> <number of observations> <children of each root>``. Every way
-does the same work with the same small inputs and outputs. ``warmed``, when given last, makes and sends some
-before, and prints the CPU seconds of the others until the server has them all.
+does the same work with the same kind of small inputs and outputs. ``warmed``, when given last, makes and
+sends some before, and prints the CPU seconds of the others until the server has them all.
 """
 
 from __future__ import annotations
 
+import itertools
 import sys
 import time
 from collections.abc import Callable
@@ -17,8 +18,19 @@ from benchmarks.measuring import note_end
 WARM_UP_COUNT = 100
 # Langfuse's own queue holds 2,048 spans and drops what comes faster than it is sent.
 _FLUSH_EVERY = 1_000
-_QUESTION = {"question": "Which species has the longest bill?", "columns": ["species", "bill_length_mm"]}
-_ANSWER = {"answer": "Gentoo, with 47.5 mm on average.", "row_count": 3}
+
+
+def _question() -> dict[str, object]:
+    # Never the same twice, so that nothing is gained by remembering it.
+    question = f"Which species has the longest bill in island {next(_numbers)}?"
+    return {"question": question, "columns": ["species", "bill_length_mm"]}
+
+
+def _answer() -> dict[str, object]:
+    return {"answer": f"Gentoo, with 47.5 mm on average of {next(_numbers)}.", "row_count": 3}
+
+
+_numbers = itertools.count()
 
 
 class Way(NamedTuple):
@@ -40,13 +52,13 @@ def with_sdk(*, session_id: str | None = None) -> Way:
     client = get_client()
 
     def make_trace(child_count: int) -> None:
-        with client.start_as_current_observation(name="question", as_type="span", input=_QUESTION) as root:
+        with client.start_as_current_observation(name="question", as_type="span", input=_question()) as root:
             for _ in range(child_count):
                 with client.start_as_current_observation(
-                    name="step", as_type="tool", input=_QUESTION
+                    name="step", as_type="tool", input=_question()
                 ) as step:
-                    step.update(output=_ANSWER)
-            root.update(output=_ANSWER)
+                    step.update(output=_answer())
+            root.update(output=_answer())
 
     def make_trace_in_session(child_count: int) -> None:
         with propagate_attributes(session_id=session_id, user_id="researcher"):
@@ -67,11 +79,11 @@ def with_research_kit() -> Way:
     rk.bind("session-1", user_id="researcher")
 
     def make_trace(child_count: int) -> None:
-        with rk.trace_span("question", input=_QUESTION) as root:
+        with rk.trace_span("question", input=_question()) as root:
             for _ in range(child_count):
-                with rk.trace_span("step", as_type="tool", input=_QUESTION) as step:
-                    step.update(output=_ANSWER)
-            root.update(output=_ANSWER)
+                with rk.trace_span("step", as_type="tool", input=_question()) as step:
+                    step.update(output=_answer())
+            root.update(output=_answer())
 
     return Way(make_trace, rk.flush)
 
@@ -88,8 +100,10 @@ def while_unbound() -> Way:
     """Observe while no session is bound."""
     import research_kit as rk
 
+    question = _question()
+
     def make_trace(_: int) -> None:
-        with rk.trace_span("step", input=_QUESTION):
+        with rk.trace_span("step", input=question):
             pass
 
     return Way(make_trace, _nothing_to_send)

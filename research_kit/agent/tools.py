@@ -14,11 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from research_kit.agent.connection import Connection
+from research_kit.agent.connection import Connection, HttpTarget
 from research_kit.agent.loop import agent_loop
 from research_kit.config import load_settings
 from research_kit.errors import ConfigError, ToolError
-from research_kit.instrumentation.mcp_baggage import caller_baggage
 
 if TYPE_CHECKING:
     from mcp import Client, StdioServerParameters
@@ -53,7 +52,7 @@ class ToolServer:
     Args:
         name: What this server is called in messages.
         target: An in-memory ``MCPServer``, ``StdioServerParameters`` of a program to start, or the URL of
-            a streamable HTTP server.
+            a streamable HTTP server (an `HttpTarget` when it wants headers).
         timeout_s: Longest time for connecting, and for each call.
 
     Raises:
@@ -61,7 +60,11 @@ class ToolServer:
     """
 
     def __init__(
-        self, name: str, target: MCPServer[Any] | StdioServerParameters | str, *, timeout_s: float = 30.0
+        self,
+        name: str,
+        target: MCPServer[Any] | StdioServerParameters | HttpTarget | str,
+        *,
+        timeout_s: float = 30.0,
     ) -> None:
         if timeout_s <= 0:
             raise ConfigError(
@@ -132,8 +135,7 @@ class ToolServer:
             raise ToolError(self._unknown_tool(name))
 
         async def call(client: Client) -> ToolOutcome:
-            with caller_baggage():
-                answer = await client.call_tool(name, arguments, read_timeout_seconds=self.timeout_s)
+            answer = await client.call_tool(name, arguments, read_timeout_seconds=self.timeout_s)
             return _outcome(answer)
 
         is_repeatable = is_read_only(self._tools[name])
@@ -224,10 +226,12 @@ class ToolServer:
         command = getattr(self.target, "command", None)
         if command is not None:
             return f"command {command!r}"
+        if isinstance(self.target, HttpTarget):
+            return self.target.url
         return self.target if isinstance(self.target, str) else "in memory"
 
     def _remedy(self) -> str:
-        if isinstance(self.target, str):
+        if isinstance(self.target, str | HttpTarget):
             return "Check that the server runs and that its address is right."
         if not hasattr(self.target, "command"):
             return "It runs in this process; see the log for its traceback."

@@ -100,12 +100,13 @@ def fetch_project_id(backend: Backend) -> str:
     """
     import httpx
 
+    from research_kit.session.connecting import open_client
+
     try:
-        answer = httpx.get(
-            f"{backend.base_url}/api/public/projects",
-            auth=(backend.public_key, backend.secret_key),
-            timeout=_PROBE_TIMEOUT_S,
-        )
+        with open_client(backend.base_url, timeout_s=_PROBE_TIMEOUT_S) as client:
+            answer = client.get(
+                f"{backend.base_url}/api/public/projects", auth=(backend.public_key, backend.secret_key)
+            )
     except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:
         raise BackendError(
             f"Cannot reach {backend.base_url}: {error}. Check LANGFUSE_BASE_URL and the network.",

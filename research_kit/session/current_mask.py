@@ -9,13 +9,9 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING
 
-from research_kit.session.masking import PATTERNS_VARIABLE, build_masker, mask_span_proto
+from research_kit.session.masking import PATTERNS_VARIABLE, build_masker
 from research_kit.session.secret_values import secret_values
-
-if TYPE_CHECKING:
-    from opentelemetry.proto.trace.v1.trace_pb2 import Span as SpanProto
 
 __all__ = ["CurrentMask", "Mask"]
 
@@ -25,7 +21,7 @@ _CHECK_INTERVAL_S = 0.5
 
 
 class CurrentMask:
-    """Masks spans and texts with what counts as secret now."""
+    """Knows the masker for what counts as secret now."""
 
     def __init__(self) -> None:
         self._own: Mask = ()
@@ -43,15 +39,8 @@ class CurrentMask:
         self._build(own)  # refuses before anything is changed
         self._own, self._basis, self._check_at_s = own, (), 0.0
 
-    def mask_span(self, span: SpanProto) -> None:
-        """Take secrets out of ``span``, in place."""
-        mask_span_proto(span, self._current())
-
-    def mask_text(self, text: str) -> str:
-        """Return ``text`` without secrets; JSON text stays JSON text."""
-        return self._current()(text)
-
-    def _current(self) -> Callable[[str], str]:
+    def masker(self) -> Callable[[str], str]:
+        """Return what replaces the secrets of this moment in a text; JSON text stays JSON text."""
         now_s = time.monotonic()
         if now_s >= self._check_at_s:
             self._check_at_s = now_s + _CHECK_INTERVAL_S

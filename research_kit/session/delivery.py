@@ -8,6 +8,7 @@ it, `on_end` never waits for a server, and shutdown takes at most its deadline.
 from __future__ import annotations
 
 import getpass
+import math
 import os
 import tempfile
 import threading
@@ -18,7 +19,6 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 from weakref import WeakSet, WeakValueDictionary
 
-from opentelemetry import trace
 from opentelemetry.context import Context
 from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
 
@@ -27,13 +27,13 @@ from research_kit.session.current_mask import CurrentMask
 from research_kit.session.encoding import as_died, encode_span, span_key
 from research_kit.session.guard import guarded
 from research_kit.session.sending import Answer, Sender
-from research_kit.session.spool import Entry, Kind, Spool
+from research_kit.session.spool import NO_KEY, Entry, Kind, Spool, SpoolKey
 
 __all__ = ["DeliveryProcessor", "DeliveryState", "deliver_spools"]
 
 # With the interpreter's own exit, a kernel is gone within two seconds.
 EXIT_DEADLINE_S = 1.5
-_BATCH_SIZE = 256
+_BATCH_SIZE = 1024
 # The server refuses bodies above 5 MB; compressed they are far smaller, but it unpacks them.
 _BATCH_BYTES = 4_000_000
 _BATCH_DELAY_S = 0.3
@@ -111,6 +111,9 @@ class DeliveryProcessor(SpanProcessor):
         # Requests to send now, and how many of them the batch in flight already honours.
         self._wake_count = 0
         self._honoured_wake_count = 0
+        self._flush_count = 0
+        # How many entries must wait for the thread to be woken; while it is busy, none do.
+        self._wanted_count: float = 1
         self._is_adoption_wanted = True
         self._is_closed = False
         self._thread: threading.Thread | None = None
@@ -137,29 +140,30 @@ class DeliveryProcessor(SpanProcessor):
         with guarded("span start"):
             if span.parent is None:
                 self._unmarked_roots[span.get_span_context().span_id] = span
-                return
-            parent = trace.get_current_span(parent_context).get_span_context()
-            root = self._unmarked_roots.get(parent.span_id)
-            if root is not None:
+            elif (root := self._unmarked_roots.get(span.parent.span_id)) is not None:
                 self.mark_open(root)
 
     def mark_open(self, span: Span) -> None:
         """Write ``span`` down while it is open: if this process dies, it is delivered as an error."""
         self._unmarked_roots.pop(span.get_span_context().span_id, None)
         # A root from before a fork is open in the parent, whose word on it counts.
-        if (span.start_time or 0) >= self._began_ns:
+        if (span.start_time or 0) >= self._began_ns and span.is_recording():
             self._append(Kind.OPEN, span)
 
     def on_end(self, span: ReadableSpan) -> None:
         """Write ``span`` to the spool when it belongs into a trace."""
         with guarded("span end"):
+            context = span.get_span_context()
+            if span.parent is None and context is not None:
+                # What a thread begins inside it later does not open it again.
+                self._unmarked_roots.pop(context.span_id, None)
             if self._should_export(span):
                 self._append(Kind.SPAN, span)
                 self._announce()
 
     def add_score(self, payload: bytes) -> None:
         """Write a score to the spool: a JSON object as the server takes it."""
-        self._own_spool().append(Kind.SCORE, self._mask.mask_text(payload.decode()).encode())
+        self._write(Kind.SCORE, self._mask.masker()(payload.decode()).encode())
         self._announce()
 
     def force_flush(self, timeout_millis: int = 5_000) -> bool:
@@ -174,11 +178,12 @@ class DeliveryProcessor(SpanProcessor):
         with self._changed:
             self._is_closed = True
             self._changed.notify_all()
-            # Who asks next may take over what is left: another process, or another command in this one.
-            for spool in self._spools():
-                spool.close()
+            given_up = [*self._spools(), *([self._refused] if self._refused is not None else [])]
             # What still ends opens another spool, which the next process delivers.
-            self._spool, self._adopted = None, []
+            self._spool, self._adopted, self._refused = None, [], None
+        # Who asks next may take over what is left: another process, or another command in this one.
+        for spool in given_up:
+            spool.close()
 
     def _flush(self, timeout_s: float, *, gives_up: bool) -> bool:
         deadline_s = time.monotonic() + timeout_s
@@ -187,14 +192,18 @@ class DeliveryProcessor(SpanProcessor):
             self._is_adoption_wanted = True
             self.retry_now()
             self._ensure_thread()
-            while self._is_adoption_wanted or self._waiting_count():
-                left_s = deadline_s - time.monotonic()
-                if left_s <= 0 or self._is_closed or self._thread is None or not self._thread.is_alive():
-                    return False
-                if gives_up and self._failure_count > failures_before:
-                    return False
-                # Short waits, so that an interrupt of the kernel is noticed.
-                self._changed.wait(min(left_s, 0.2))
+            self._flush_count += 1
+            try:
+                while self._is_adoption_wanted or self._waiting_count():
+                    left_s = deadline_s - time.monotonic()
+                    if left_s <= 0 or self._is_closed or self._thread is None or not self._thread.is_alive():
+                        return False
+                    if gives_up and self._failure_count > failures_before:
+                        return False
+                    # Short waits, so that an interrupt of the kernel is noticed.
+                    self._changed.wait(min(left_s, 0.2))
+            finally:
+                self._flush_count -= 1
         return True
 
     def retry_now(self) -> None:
@@ -204,9 +213,16 @@ class DeliveryProcessor(SpanProcessor):
             self._changed.notify_all()
 
     def _append(self, kind: Kind, span: ReadableSpan) -> None:
-        self._own_spool().append(kind, encode_span(span, self._mask.mask_span), key=span_key(span))
+        self._write(kind, encode_span(span, self._mask.masker()), span_key(span))
+
+    def _write(self, kind: Kind, payload: bytes, key: SpoolKey = NO_KEY) -> None:
+        while not self._own_spool().append(kind, payload, key=key):
+            pass  # given up by a shutdown in this moment; the next one is another
 
     def _own_spool(self) -> Spool:
+        spool = self._spool
+        if spool is not None:
+            return spool
         with self._changed:
             if self._spool is None:
                 self._spool = _create_spool(self._folder)
@@ -216,12 +232,10 @@ class DeliveryProcessor(SpanProcessor):
         return [*self._adopted, *([self._spool] if self._spool is not None else [])]
 
     def _announce(self) -> None:
-        with self._changed:
-            self._ensure_thread()
-            # The thread sleeps until there is something, and then collects for a moment: waking it in between
-            # would only cost time.
-            waiting_count = self._waiting_count()
-            if waiting_count == 1 or waiting_count >= self._batch_size:
+        # Without the lock: what is wanted is set before the thread looks whether it is there.
+        if self._is_enough():
+            with self._changed:
+                self._ensure_thread()
                 self._changed.notify_all()
 
     def _ensure_thread(self) -> None:
@@ -251,14 +265,27 @@ class DeliveryProcessor(SpanProcessor):
 
     def _wait_for_work(self) -> bool:
         with self._changed:
-            self._changed.wait_for(
-                lambda: self._is_closed or self._is_adoption_wanted or self._waiting_count() > 0
-            )
-            self._changed.wait_for(
-                lambda: self._is_awaited() or self._waiting_count() >= self._batch_size, _BATCH_DELAY_S
-            )
+            self._collect()
+            if not self._has_work():
+                self._wanted_count = 1
+                self._changed.wait_for(self._has_work)
+                self._collect()
+            self._wanted_count = math.inf
             self._honoured_wake_count = self._wake_count
             return not self._is_closed
+
+    def _collect(self) -> None:
+        """Let entries gather for a moment; being woken by each of them would only cost time."""
+        self._wanted_count = self._batch_size
+        self._changed.wait_for(
+            lambda: self._is_awaited() or self._flush_count > 0 or self._is_enough(), _BATCH_DELAY_S
+        )
+
+    def _has_work(self) -> bool:
+        return self._is_closed or self._is_adoption_wanted or self._waiting_count() > 0
+
+    def _is_enough(self) -> bool:
+        return self._waiting_count() >= self._wanted_count
 
     def _waiting_count(self) -> int:
         return sum(spool.pending_count for spool in self._spools())
@@ -279,9 +306,13 @@ class DeliveryProcessor(SpanProcessor):
         found = [path for path in sorted(self._folder.glob("*.spool")) if path not in known]
         adopted = [spool for path in found if (spool := adopt_spool(path)) is not None]
         with self._changed:
-            self._adopted += adopted
+            if not self._is_closed:
+                self._adopted += adopted
+                adopted = []
             self._is_adoption_wanted = False
             self._changed.notify_all()
+        for spool in adopted:
+            spool.close()
 
     def _next_batch(self) -> _Batch | None:
         for spool in self._spools():
@@ -383,7 +414,10 @@ def deliver_spools(
     """
     if includes_refused:
         for path in folder.glob(f"*{REFUSED_SUFFIX}"):
-            path.rename(path.with_suffix(".spool"))
+            spool = Spool.adopt(path)
+            if spool is not None:  # else its kernel lives, and writes to it
+                path.rename(path.with_suffix(".spool"))
+                spool.close()
     processor = DeliveryProcessor(get_backend, folder, should_export=lambda _: False)
     processor.force_flush(int(timeout_s * 1000))
     state = processor.state

@@ -6,20 +6,18 @@ translation from OpenTelemetry's spans, before which nothing leaves the process;
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span as SpanProto
 from opentelemetry.proto.trace.v1.trace_pb2 import Status
 from opentelemetry.sdk.trace import ReadableSpan
 
 from research_kit.config import captures_io
-from research_kit.session.span_proto import export_of
+from research_kit.session.span_attributes import span_attributes
+from research_kit.session.span_proto import Masker, bare_span, encode_attributes, encode_export
 from research_kit.session.spool import SpoolKey
 
-__all__ = ["MaskSpan", "as_died", "encode_span", "span_key"]
+__all__ = ["as_died", "encode_span", "span_key"]
 
-MaskSpan = Callable[[SpanProto], None]
 DIED = "kernel died"
 _IO_PREFIXES = (
     "gen_ai.completion",
@@ -50,17 +48,15 @@ def span_key(span: ReadableSpan) -> SpoolKey:
     return SpoolKey(context.trace_id.to_bytes(16, "big"), context.span_id.to_bytes(8, "big"))
 
 
-def encode_span(span: ReadableSpan, mask: MaskSpan) -> bytes:
+def encode_span(span: ReadableSpan, mask: Masker) -> bytes:
     """Return ``span`` as an export request, with secrets taken out by ``mask``.
 
     With ``RESEARCH_KIT_CAPTURE_IO=false`` inputs and outputs go too, whichever library recorded them.
     """
-    request, encoded = export_of(span)
-    if not captures_io():
-        _drop_io(encoded)
-    mask(encoded)
-    content: bytes = request.SerializeToString()
-    return content
+    try:
+        return _encode(span, mask)
+    except UnicodeEncodeError:  # half of a surrogate pair, which no protocol takes
+        return _encode(span, lambda text: mask(text).encode("utf-8", "replace").decode())
 
 
 def as_died(payload: bytes, end_time_ns: int) -> bytes:
@@ -81,11 +77,12 @@ def as_died(payload: bytes, end_time_ns: int) -> bytes:
     return content
 
 
-def _drop_io(span: SpanProto) -> None:
-    kept = [attribute for attribute in span.attributes if not attribute.key.startswith(_IO_PREFIXES)]
-    del span.attributes[:]
-    span.attributes.extend(kept)
-    del span.events[:]
+def _encode(span: ReadableSpan, mask: Masker) -> bytes:
+    bare, attributes = bare_span(span, mask), span_attributes(span)
+    if not captures_io():
+        attributes = {key: value for key, value in attributes.items() if not key.startswith(_IO_PREFIXES)}
+        del bare.events[:]
+    return encode_export(span, [bare.SerializeToString(), *encode_attributes(attributes, mask)])
 
 
 def _only_span(request: ExportTraceServiceRequest) -> SpanProto:

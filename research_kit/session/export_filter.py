@@ -1,23 +1,39 @@
 """Which spans of the process are sent.
 
 Langfuse's own filter keeps the MCP server's span and drops the client's, which leaves the server span without
-its parent. The rule here keeps both for the calls that matter, and nothing else of the MCP SDK.
+its parent. The rule here keeps both for the calls that matter, and nothing else of the MCP SDK. And it keeps
+one generation per call where a library makes spans itself and its instrumentation package makes them too.
 """
 
 from __future__ import annotations
 
+import sys
+
 from langfuse.span_filter import is_default_export_span
 from opentelemetry.sdk.trace import ReadableSpan
 
-__all__ = ["should_export_span"]
+__all__ = ["MCP_SCOPE", "should_export_span"]
 
-_MCP_SCOPE = "mcp-python-sdk"
+MCP_SCOPE = "mcp-python-sdk"
+# A library's own scope, whose spans know no inputs and outputs: the instrumentor whose spans do.
+_ALSO_INSTRUMENTED = {
+    "com.anthropic.sdk.python": ("openinference.instrumentation.anthropic", "AnthropicInstrumentor")
+}
 _MCP_METHODS = frozenset({"tools/call", "resources/read", "prompts/get"})
 
 
 def should_export_span(span: ReadableSpan) -> bool:
     """Say whether ``span`` belongs into a trace: Langfuse's choice, and both sides of MCP calls."""
     scope = span.instrumentation_scope
-    if scope is not None and scope.name == _MCP_SCOPE:
+    if scope is not None and scope.name in _ALSO_INSTRUMENTED and _is_instrumented(scope.name):
+        return False
+    if scope is not None and scope.name == MCP_SCOPE:
         return (span.attributes or {}).get("mcp.method.name") in _MCP_METHODS
     return is_default_export_span(span)
+
+
+def _is_instrumented(scope_name: str) -> bool:
+    module_name, class_name = _ALSO_INSTRUMENTED[scope_name]
+    # Missing while the module is being imported.
+    instrumentor = getattr(sys.modules.get(module_name), class_name, None)
+    return instrumentor is not None and bool(instrumentor().is_instrumented_by_opentelemetry)

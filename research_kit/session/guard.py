@@ -7,9 +7,8 @@ swallows an unexpected exception.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from threading import Lock
+from types import TracebackType
 
 from research_kit.config import load_settings
 
@@ -21,8 +20,7 @@ _lock = Lock()
 _faults: dict[str, str] = {}
 
 
-@contextmanager
-def guarded(where: str) -> Iterator[None]:
+class guarded:
     """Keep an error of the telemetry inside from reaching the researcher's code.
 
     The first error of each place is logged with its traceback and shown by `research_kit.status()`; with
@@ -31,16 +29,28 @@ def guarded(where: str) -> Iterator[None]:
     Args:
         where: The hook or callback, for the message.
     """
-    try:
-        yield
-    except Exception as error:  # telemetry must never break a cell
-        if load_settings().strict_telemetry:
-            raise
+
+    # A class, because it is entered several times for every span, and a generator costs three times as much.
+    __slots__ = ("_where",)
+
+    def __init__(self, where: str) -> None:
+        self._where = where
+
+    def __enter__(self) -> None:
+        """Begin what must not fail."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        """Keep ``error`` when it is one that telemetry can cause; interrupts go on."""
+        if not isinstance(error, Exception) or load_settings().strict_telemetry:
+            return False
         with _lock:
-            is_new = where not in _faults
-            _faults.setdefault(where, f"{type(error).__name__}: {error}")
+            is_new = self._where not in _faults
+            _faults.setdefault(self._where, f"{type(error).__name__}: {error}")
         if is_new:
-            logger.debug("telemetry failed in %s; the cell goes on", where, exc_info=True)
+            logger.debug("telemetry failed in %s; the cell goes on", self._where, exc_info=error)
+        return True
 
 
 def take_telemetry_faults() -> dict[str, str]:

@@ -71,6 +71,7 @@ class KernelSession:
         self._is_enabled = True
         self._mask: CurrentMask | None = None
         self._cells: CellTraces | None = None
+        self.resumed_session_id: str | None = None
 
     @property
     def identity(self) -> Identity | None:
@@ -127,16 +128,18 @@ class KernelSession:
         Raises:
             ResearchKitError: When the backend cannot be used.
         """
-        if self._identity is None:
+        if not self.is_active:
             return None
-        with self._lock:
-            if self._identity is None or not is_tracing_enabled():
-                return None
-            if self._telemetry is None and not self._is_starting and time.monotonic() >= self._retry_at_s:
-                self._start()
-            if self._telemetry is not None:
-                self._enter_cell(self._telemetry)
-            return self._telemetry
+        if self._telemetry is None:
+            with self._lock:
+                self.refresh_enabled()
+                is_due = not self._is_starting and time.monotonic() >= self._retry_at_s
+                if self._telemetry is None and is_due and self.is_active:
+                    self._start()
+        if self._telemetry is not None and self._cells is not None:
+            with guarded("cell"):
+                self._cells.enter()
+        return self._telemetry
 
     def leave_cell(self, cell: Cell) -> None:
         """Finish the trace of a cell that has ended."""
@@ -178,23 +181,16 @@ class KernelSession:
         if backend is not None and backend.project_id is None:
             self._backend = replace(backend, project_id=fetch_project_id(backend))
 
-    def _enter_cell(self, telemetry: Telemetry) -> None:
-        with guarded("cell"):
-            if self._cells is None:
-                from research_kit.session.cell_trace import start_cell_traces
-
-                self._cells = start_cell_traces(telemetry.tracer, current_session_id, mark_open)
-            self._cells.enter()
-
     def _start(self) -> None:
         try:
             # Importing langfuse runs the import hook, which would begin again here.
             self._is_starting = True
+            from research_kit.session.cell_trace import start_cell_traces
             from research_kit.session.current_mask import CurrentMask
             from research_kit.session.telemetry import start_telemetry
 
             self._backend = resolve_backend()
-            self._telemetry = start_telemetry(
+            telemetry = start_telemetry(
                 load_settings(),
                 self._backend,
                 get_backend=self.refresh_backend,
@@ -209,8 +205,12 @@ class KernelSession:
         finally:
             self._is_starting = False
         self._activation_fault = ""
+        with guarded("cell"):
+            self._cells = start_cell_traces(telemetry.tracer, current_session_id, mark_open)
         if self._identity is not None:
             self._stamp = _stamp_of(self._identity)
+        # Last, because other threads look at it without the lock.
+        self._telemetry = telemetry
 
     def _with_delivery(self, known: SessionStatus, telemetry: Telemetry, backend: Backend) -> SessionStatus:
         delivery = telemetry.delivery.state
@@ -256,7 +256,8 @@ def bind(
     """Bind this kernel to a Langfuse session; without arguments, keep the session that is bound already.
 
     Args:
-        session_id: ASCII, at most 200 characters; by default ``jupyter-`` and a random UUID.
+        session_id: ASCII, at most 200 characters; by default ``RESEARCH_KIT_SESSION_ID``, through which a
+            child process joins its parent's session, else ``jupyter-`` and a random UUID.
         user_id: By default ``LANGFUSE_USER_ID``, ``JUPYTERHUB_USER`` or the login name.
         tags: Tags of every trace of the session.
         metadata: Metadata of every trace of the session.
@@ -275,7 +276,7 @@ def bind(
     settings = load_settings()
     if bound is None:
         bound = Identity(
-            session_id=new_session_id() if session_id is None else session_id,
+            session_id=session_id or settings.session_id or new_session_id(),
             user_id=default_user_id(settings),
             environment=settings.environment,
             release=settings.release,
@@ -305,7 +306,8 @@ def resume(session_id: str) -> SessionStatus:
     Raises:
         ConfigError: When Langfuse does not accept the session id.
     """
-    return bind(validate_session_id(session_id))
+    _current.resumed_session_id = validate_session_id(session_id)
+    return bind(session_id)
 
 
 def unbind() -> None:

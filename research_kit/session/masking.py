@@ -9,26 +9,21 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from research_kit.errors import ConfigError
 from research_kit.session.guard import guarded
 from research_kit.session.secret_rules import CASELESS, EXACT, GATES, Rule
 from research_kit.session.secret_values import secret_values
 
-if TYPE_CHECKING:
-    from opentelemetry.proto.common.v1.common_pb2 import AnyValue
-    from opentelemetry.proto.trace.v1.trace_pb2 import Span
-
-__all__ = ["MASK", "PATTERNS_VARIABLE", "build_masker", "mask_span_proto"]
+__all__ = [
+    "MASK",
+    "PATTERNS_VARIABLE",
+    "build_masker",
+]
 
 MASK = "[masked]"
 PATTERNS_VARIABLE = "RESEARCH_KIT_MASK"
-
-# Session ids, tags and metadata repeat on every span.
-_MAX_REMEMBERED_LENGTH = 256
-_REMEMBERED_COUNT = 2048
 
 
 def build_masker(
@@ -63,34 +58,7 @@ def build_masker(
         masked = _replaced(text, literals, own)
         return masked if function is None else _through(function, masked)
 
-    remembered = lru_cache(maxsize=_REMEMBERED_COUNT)(mask)
-    return lambda text: remembered(text) if len(text) <= _MAX_REMEMBERED_LENGTH else mask(text)
-
-
-def mask_span_proto(span_proto: Span, masker: Callable[[str], str]) -> None:
-    """Mask a protobuf span in place: its name, status, and the attributes of it, its events and links."""
-    span_proto.name = masker(span_proto.name)
-    if span_proto.status.message:
-        span_proto.status.message = masker(span_proto.status.message)
-    for event in span_proto.events:
-        event.name = masker(event.name)
-    for holder in (span_proto, *span_proto.events, *span_proto.links):
-        for attribute in holder.attributes:
-            _mask_value(attribute.value, masker)
-
-
-def _mask_value(value: AnyValue, masker: Callable[[str], str]) -> None:
-    kind = value.WhichOneof("value")
-    if kind == "string_value":
-        masked = masker(value.string_value)
-        if masked != value.string_value:
-            value.string_value = masked
-    elif kind == "array_value":
-        for item in value.array_value.values:
-            _mask_value(item, masker)
-    elif kind == "kvlist_value":
-        for pair in value.kvlist_value.values:
-            _mask_value(pair.value, masker)
+    return mask
 
 
 def _split(text: str) -> list[str]:

@@ -11,7 +11,7 @@ import contextvars
 import functools
 import inspect
 from collections.abc import AsyncGenerator, Callable, Generator, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -37,6 +37,7 @@ class NullObservation:
 
 
 _NOTHING = NullObservation()
+_NO_BLOCK: AbstractContextManager[None] = nullcontext()
 _session = kernel.kernel_session()
 
 
@@ -59,10 +60,10 @@ class trace_span:
     def __init__(self, name: str, *, as_type: str = "span", **attributes: Any) -> None:
         self._name, self._as_type, self._attributes = name, as_type, attributes
         # A stack, because a decorator or a reused object may be entered again before it was left.
-        self._entered: list[AbstractContextManager[Any]] | None = None
+        self._entered: list[tuple[AbstractContextManager[Any], Any]] | None = None
 
-    def _open(self) -> AbstractContextManager[Any]:
-        return _observation(self._name, self._as_type, self._attributes)
+    def _again(self) -> trace_span:
+        return trace_span(self._name, as_type=self._as_type, **self._attributes)
 
     def __enter__(self) -> Any:
         """Begin the observation and return it."""
@@ -70,9 +71,17 @@ class trace_span:
             if not _session.is_active:
                 return _NOTHING
             self._entered = []
-        block = self._open()
+        telemetry = _session.telemetry if kernel.activate() else None
+        if telemetry is None:
+            self._entered.append((_NO_BLOCK, _NOTHING))
+            return _NOTHING
+        block: AbstractContextManager[Any] = telemetry.client.start_as_current_observation(
+            name=self._name,
+            as_type=self._as_type,  # type: ignore[call-overload]
+            **self._attributes,
+        )
         observation = block.__enter__()
-        self._entered.append(block)
+        self._entered.append((block, observation))
         return observation
 
     def __exit__(
@@ -80,39 +89,26 @@ class trace_span:
     ) -> None:
         """End the observation; an error inside is noted and goes on."""
         if self._entered:
-            self._entered.pop().__exit__(kind, error, trace)
+            block, observation = self._entered.pop()
+            if isinstance(error, _CANCELLATIONS):
+                observation.update(level="WARNING", status_message="cancelled")
+            block.__exit__(kind, error, trace)
 
     def __call__(self, function: _Function) -> _Function:
         """Return ``function`` so that each call is observed."""
         observed: Any
         if inspect.isasyncgenfunction(function):
-            observed = _observed_async_generator(function, self._open)
+            observed = _observed_async_generator(function, self._again)
         elif inspect.isgeneratorfunction(function):
-            observed = _observed_generator(function, self._open)
+            observed = _observed_generator(function, self._again)
         elif inspect.iscoroutinefunction(function):
-            observed = _observed_coroutine(function, self._open)
+            observed = _observed_coroutine(function, self._again)
         else:
-            observed = _observed_function(function, self._open)
+            observed = _observed_function(function, self._again)
         return functools.wraps(function)(observed)  # type: ignore[return-value]
 
 
 _Open = Callable[[], AbstractContextManager[Any]]
-
-
-@contextmanager
-def _observation(name: str, as_type: str, attributes: dict[str, Any]) -> Iterator[Any]:
-    telemetry = kernel.kernel_session().telemetry if kernel.activate() else None
-    if telemetry is None:
-        yield _NOTHING
-        return
-    with telemetry.client.start_as_current_observation(  # type: ignore[call-overload]
-        name=name, as_type=as_type, **attributes
-    ) as observation:
-        try:
-            yield observation
-        except _CANCELLATIONS:
-            observation.update(level="WARNING", status_message="cancelled")
-            raise
 
 
 def _observed_function(function: Callable[..., Any], open_: _Open) -> Callable[..., Any]:

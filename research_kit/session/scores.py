@@ -60,6 +60,7 @@ def score(
     observation_id: str | None = None,
     session_id: str | None = None,
     comment: str | None = None,
+    score_id: str | None = None,
 ) -> None:
     """Put a named value on a trace, one of its observations, or a session; by default on the current session.
 
@@ -72,6 +73,7 @@ def score(
         observation_id: An observation of the trace.
         session_id: A session, instead of a trace.
         comment: Why.
+        score_id: An id of your own; the same one again replaces the score.
 
     Raises:
         ConfigError: When the name is empty, the value is none that a score can have, or nothing is bound.
@@ -83,6 +85,7 @@ def score(
         value,
         target={"traceId": trace_id, "observationId": observation_id, "sessionId": session_id},
         comment=comment,
+        score_id=score_id,
     )
     if not kernel.activate():
         return
@@ -92,7 +95,12 @@ def score(
 
 
 def _score_payload(
-    name: str, value: float | str | bool, *, target: dict[str, str | None], comment: str | None
+    name: str,
+    value: float | str | bool,
+    *,
+    target: dict[str, str | None],
+    comment: str | None,
+    score_id: str | None,
 ) -> bytes:
     if not name.strip():
         raise ConfigError(f"The name of the score is {name!r}. Give it a name, such as 'helpful'.")
@@ -109,7 +117,7 @@ def _score_payload(
     is_boolean = isinstance(value, bool)
     data_type = "BOOLEAN" if is_boolean else "CATEGORICAL" if isinstance(value, str) else "NUMERIC"
     score = {
-        "id": str(uuid.uuid4()),
+        "id": score_id or str(uuid.uuid4()),
         "name": name,
         "value": int(value) if is_boolean else value,
         "dataType": data_type,

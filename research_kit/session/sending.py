@@ -17,6 +17,7 @@ import httpx
 
 from research_kit.errors import ResearchKitError
 from research_kit.session.backend import Backend, refusal
+from research_kit.session.connecting import open_client
 from research_kit.session.spool import Entry, Kind
 
 if TYPE_CHECKING:
@@ -56,46 +57,58 @@ class Sender:
 
     def __init__(self, get_backend: Callable[[], Backend]) -> None:
         self._get_backend = get_backend
-        self._client = httpx.Client(timeout=REQUEST_TIMEOUT_S)
+        self._client: httpx.Client | None = None
+        self._base_url = ""
 
     def close(self) -> None:
         """Close the connections."""
-        self._client.close()
+        if self._client is not None:
+            self._client.close()
 
     def send(self, batch: Sequence[tuple[Entry, bytes]]) -> Answer:
         """Send entries of one kind in one request; a score goes alone."""
         try:
             backend = self._get_backend()
+            client = self._client_of(backend)
             if batch[0][0].kind is Kind.SCORE:
-                answer = self._post_score(backend, batch[0][1])
+                answer = _post_score(client, backend, batch[0][1])
             else:
-                answer = self._post_spans(backend, b"".join(payload for _, payload in batch))
+                answer = _post_spans(client, backend, b"".join(payload for _, payload in batch))
         except (httpx.HTTPError, httpx.InvalidURL, UnicodeError, ResearchKitError) as error:
             return Answer(
                 outcome="away", reason=f"the server cannot be reached: {error or type(error).__name__}"
             )
         return _judge(backend, answer)
 
-    def _post_spans(self, backend: Backend, body: bytes) -> httpx.Response:
-        return self._client.post(
-            f"{backend.base_url}/api/public/otel/v1/traces",
-            content=gzip.compress(body, compresslevel=1),
-            auth=(backend.public_key, backend.secret_key),
-            headers={
-                "content-type": "application/x-protobuf",
-                "content-encoding": "gzip",
-                "x-langfuse-ingestion-version": "4",
-            },
-        )
+    def _client_of(self, backend: Backend) -> httpx.Client:
+        if self._client is None or backend.base_url != self._base_url:
+            self.close()
+            self._base_url = backend.base_url
+            self._client = open_client(backend.base_url, timeout_s=REQUEST_TIMEOUT_S)
+        return self._client
 
-    def _post_score(self, backend: Backend, body: bytes) -> httpx.Response:
-        address, auth = f"{backend.base_url}/api/public/scores", (backend.public_key, backend.secret_key)
-        score = json.loads(body)
-        answer = self._client.post(address, json=score, auth=auth)
-        # Servers of version 4.16 take one object, later ones a list.
-        if answer.status_code == 400 and "expected array" in answer.text.lower():
-            answer = self._client.post(address, json=[score], auth=auth)
-        return answer
+
+def _post_spans(client: httpx.Client, backend: Backend, body: bytes) -> httpx.Response:
+    return client.post(
+        f"{backend.base_url}/api/public/otel/v1/traces",
+        content=gzip.compress(body, compresslevel=1),
+        auth=(backend.public_key, backend.secret_key),
+        headers={
+            "content-type": "application/x-protobuf",
+            "content-encoding": "gzip",
+            "x-langfuse-ingestion-version": "4",
+        },
+    )
+
+
+def _post_score(client: httpx.Client, backend: Backend, body: bytes) -> httpx.Response:
+    address, auth = f"{backend.base_url}/api/public/scores", (backend.public_key, backend.secret_key)
+    score = json.loads(body)
+    answer = client.post(address, json=score, auth=auth)
+    # Servers of version 4.16 take one object, later ones a list.
+    if answer.status_code == 400 and "expected array" in answer.text.lower():
+        answer = client.post(address, json=[score], auth=auth)
+    return answer
 
 
 def _judge(backend: Backend, answer: httpx.Response) -> Answer:

@@ -21,7 +21,7 @@ from typing import BinaryIO, NamedTuple
 
 from filelock import FileLock, Timeout
 
-__all__ = ["DEFAULT_LIMIT_BYTES", "Entry", "Kind", "Spool", "SpoolKey"]
+__all__ = ["DEFAULT_LIMIT_BYTES", "NO_KEY", "Entry", "Kind", "Spool", "SpoolKey"]
 
 DEFAULT_LIMIT_BYTES = 512 * 1024 * 1024
 
@@ -32,6 +32,8 @@ _OFFSET = struct.Struct(">Q")
 _NO_KEY_BYTES = bytes(24)
 # At the limit, oldest traces go until this part of it is left, so that it is not reached again at once.
 _KEPT_PART = 0.75
+# So much is also kept in memory, because each reading would hold up the threads that are observed.
+_IN_MEMORY_BYTES = 4_000_000
 
 
 class Kind(IntEnum):
@@ -62,7 +64,7 @@ class Entry:
         key: The span; zeros for scores.
         offset: Where its payload begins in the file; None when the disk had no room.
         payload_bytes: Length of the payload.
-        payload: The payload itself while it is not on disk.
+        payload: The payload itself when the disk had no room, and of the first that wait.
     """
 
     kind: Kind
@@ -105,14 +107,14 @@ class Spool:
         """
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         path = folder / f"{uuid.uuid4().hex}{suffix}"
-        lock = FileLock(_lock_path(path), mode=0o600)
+        lock = _file_lock(path)
         lock.acquire(timeout=0)
         return cls(path, lock, limit_bytes=limit_bytes)
 
     @classmethod
     def adopt(cls, path: Path) -> Spool | None:
         """Take over the file of a process that is gone; None while its owner lives."""
-        lock = FileLock(_lock_path(path), mode=0o600)
+        lock = _file_lock(path)
         try:
             lock.acquire(timeout=0)
         except Timeout:
@@ -135,22 +137,28 @@ class Spool:
         with self._mutex:
             return dict(self._open)
 
-    def append(self, kind: Kind, payload: bytes, *, key: SpoolKey = NO_KEY) -> None:
-        """Write an entry; when the disk has no room, keep it in memory and say so in `fault`."""
+    def append(self, kind: Kind, payload: bytes, *, key: SpoolKey = NO_KEY) -> bool:
+        """Write an entry; when the disk has no room, keep it in memory and say so in `fault`.
+
+        Returns:
+            False when the spool is closed and takes nothing more.
+        """
         with self._mutex:
             if self._is_closed:
-                return
+                return False
             offset = self._write(kind, payload, key)
             if kind is Kind.OPEN:
                 self._open[key] = payload
-                return
+                return True
             self._open.pop(key, None)
-            kept = payload if offset is None else None
+            is_kept = offset is None or self._waiting_bytes + len(payload) <= _IN_MEMORY_BYTES
+            kept = payload if is_kept else None
             entry = Entry(kind=kind, key=key, offset=offset, payload_bytes=len(payload), payload=kept)
             self._entries.append(entry)
             self._waiting_bytes += entry.payload_bytes
             if self._waiting_bytes > self._limit_bytes:
                 self._give_up_oldest()
+            return True
 
     def take(self, *, max_count: int, max_bytes: int) -> list[tuple[Entry, bytes]]:
         """Return the oldest entries with their payloads, all of one kind; they stay until `accept`."""
@@ -203,7 +211,6 @@ class Spool:
         """Append one record and return where its payload begins; None when it could not be written."""
         record = _record(kind, payload, key)
         try:
-            self._file.seek(self._size)
             _write_all(self._file, record)
         except OSError as error:
             self._has_no_room = True
@@ -224,7 +231,7 @@ class Spool:
         try:
             self._file.truncate(self._size)
         except OSError:
-            return
+            self._size = self._file.seek(0, os.SEEK_END)
 
     def _read(self, entry: Entry) -> bytes:
         if entry.payload is not None:
@@ -264,12 +271,14 @@ class Spool:
         draft.replace(self.path)
         self._file, self._size = _open_private(self.path), size
         for entry, offset in zip(self._entries, offsets, strict=True):
-            entry.offset, entry.payload = offset, None
+            if entry.offset is None:
+                entry.payload = None
+            entry.offset = offset
 
     def _write_draft(self, draft: Path) -> tuple[list[int], int]:
         offsets: list[int] = []
         size = 0
-        with _open_private(draft) as file:
+        with _open_private(draft, os.O_TRUNC) as file:
             for key, payload in self._open.items():
                 size += _write_all(file, _record(Kind.OPEN, payload, key))
             for entry in self._entries:
@@ -302,12 +311,19 @@ def _write_all(file: BinaryIO, data: bytes) -> int:
     return len(data)
 
 
+def _file_lock(path: Path) -> FileLock:
+    # One hold for all threads: the thread that takes a spool over is not always the one that gives it up.
+    return FileLock(_lock_path(path), mode=0o600, thread_local=False)
+
+
 def _lock_path(path: Path) -> Path:
     return path.with_name(f"{path.name}.lock")
 
 
-def _open_private(path: Path) -> BinaryIO:
-    return os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), "r+b", buffering=0)
+def _open_private(path: Path, flags: int = 0) -> BinaryIO:
+    # What is written goes to the end, wherever something was read last.
+    opened = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | flags, 0o600)
+    return os.fdopen(opened, "r+b", buffering=0)
 
 
 def _record(kind: Kind, payload: bytes, key: SpoolKey) -> bytes:

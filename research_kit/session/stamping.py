@@ -11,13 +11,13 @@ from collections.abc import Callable, Mapping
 from typing import TypeAlias
 from weakref import WeakValueDictionary
 
-from opentelemetry import trace
 from opentelemetry.context import Context
 from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
 from opentelemetry.util.types import AttributeValue
 
 from research_kit.session.guard import guarded
 from research_kit.session.identity import Identity
+from research_kit.session.span_attributes import span_attributes
 
 __all__ = ["StampingProcessor", "identity_attributes"]
 
@@ -50,12 +50,11 @@ class StampingProcessor(SpanProcessor):
         The caller's session comes as baggage, which Langfuse's processor has put on the span already.
         """
         with guarded("span start"):
-            parent = trace.get_current_span(parent_context).get_span_context()
-            open_parent = self._open.get(parent.span_id) if parent.is_valid else None
-            own = span.attributes or {}
+            parent, own = span.parent, span_attributes(span)
+            open_parent = self._open.get(parent.span_id) if parent is not None else None
             if open_parent is not None:
-                stamp = _inheritable(open_parent.attributes or {})
-            elif parent.is_remote and _SESSION in own:
+                stamp = _inheritable(span_attributes(open_parent))
+            elif parent is not None and parent.is_remote and _SESSION in own:
                 stamp = _of_process(self._get_stamp())
             else:
                 stamp = self._get_stamp()

@@ -22,7 +22,8 @@ from research_kit.session.backend import Backend, spool_folder
 from research_kit.session.current_mask import CurrentMask
 from research_kit.session.delivery import DeliveryProcessor
 from research_kit.session.export_filter import should_export_span
-from research_kit.session.ids import SecretsIdGenerator
+from research_kit.session.ids import OwnIdGenerator
+from research_kit.session.mcp_baggage import carry_session_on_mcp_calls
 from research_kit.session.scores import ScoreTransport
 from research_kit.session.stamping import Stamp, StampingProcessor
 
@@ -98,7 +99,7 @@ def start_telemetry(
         base_url=backend.base_url,
         environment=settings.environment,
         release=settings.release,
-        id_generator=SecretsIdGenerator(),
+        id_generator=OwnIdGenerator(),
         span_exporter=_DiscardingExporter(),
         should_export_span=_is_starting_export,
         httpx_client=httpx.Client(transport=ScoreTransport(delivery.add_score)),
@@ -112,6 +113,7 @@ def start_telemetry(
     # After Langfuse's processor, so that attributes propagated by user code are already there and win.
     provider.add_span_processor(StampingProcessor(get_stamp))
     provider.add_span_processor(delivery)
+    carry_session_on_mcp_calls()
     # Runs before Langfuse's own exit handler, which would flush the provider without a deadline.
     atexit.register(delivery.shutdown)
     return Telemetry(

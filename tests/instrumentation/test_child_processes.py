@@ -14,23 +14,23 @@ import pytest
 from research_kit.store import ensure_running, stop_store
 
 PROGRAM = """
-import multiprocessing, sys
+import multiprocessing, os, sys
 import research_kit as rk
 
-def work(n, session_id):
+def work(n):
     # A spawned child is a new interpreter, in which nothing is bound; a forked one goes on as the parent.
-    if rk.current_session_id() is None:
-        rk.resume(session_id)
+    rk.bind()
     with rk.trace_span(f"work {n}"):
         pass
     rk.flush()
 
 if __name__ == "__main__":
-    rk.bind("family")
+    rk.bind("family", user_id="ada")
+    os.environ.update(RESEARCH_KIT_SESSION_ID=rk.current_session_id(), LANGFUSE_USER_ID=rk.current_user_id())
     with rk.trace_span("before"):
         pass
     context = multiprocessing.get_context(sys.argv[1])
-    children = [context.Process(target=work, args=(n, "family")) for n in range(2)]
+    children = [context.Process(target=work, args=(n,)) for n in range(2)]
     for child in children:
         child.start()
     with rk.trace_span("meanwhile"):
@@ -40,7 +40,7 @@ if __name__ == "__main__":
     assert [child.exitcode for child in children] == [0, 0]
     assert rk.flush()
     rk.wait_for("family", 4)
-    print(rk.observations_df("family")[["name", "session_id"]].to_json(orient="values"))
+    print(rk.observations_df("family")[["name", "session_id", "user_id"]].to_json(orient="values"))
 """
 
 
@@ -63,5 +63,5 @@ def test_children_are_in_the_session(tmp_path: Path, method: str) -> None:
         stop_store(tmp_path / "data")
     assert run.returncode == 0, run.stderr
     rows = json.loads(run.stdout.strip().splitlines()[-1])
-    assert sorted(name for name, _ in rows) == ["before", "meanwhile", "work 0", "work 1"]
-    assert {session_id for _, session_id in rows} == {"family"}
+    assert sorted(name for name, *_ in rows) == ["before", "meanwhile", "work 0", "work 1"]
+    assert {(session_id, user_id) for _, session_id, user_id in rows} == {("family", "ada")}

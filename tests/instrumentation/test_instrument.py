@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import textwrap
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -71,6 +72,69 @@ def test_openai_calls_are_generations(tmp_path: Path) -> None:
     for row in calls:
         assert row["model"].endswith("gpt-4o-mini") or row["model"] == "scripted-model"
         assert (row["input_tokens"], row["output_tokens"]) in [(5, 4), (1, 2)]
+
+
+OTHERS = """
+import sys
+import research_kit as rk
+
+library, address = sys.argv[1:]
+rk.bind("others", user_id="ada")
+assert rk.instrument(library)
+ask = dict(messages=[{"role": "user", "content": "what colour is the sky?"}], max_tokens=20)
+with rk.trace_span("question"):
+    if library == "anthropic":
+        import anthropic
+        client = anthropic.Anthropic(base_url=address.removesuffix("/v1"), api_key="test", max_retries=0)
+        answer = client.messages.create(model="claude-sonnet-4-5", **ask).content[0].text
+    else:
+        import litellm
+        answer = litellm.completion(model="openai/gpt-4o-mini", api_base=address, api_key="test", **ask)
+        answer = answer.choices[0].message.content
+assert answer == "blue is the sky", answer
+assert rk.flush()
+rk.wait_for("others", 2)
+frame = rk.observations_df("others")
+columns = ["observation_id", "parent_observation_id", "type", "name", "model", "session_id", "user_id"]
+columns += ["input_tokens", "output_tokens"]
+print(frame[columns].to_json(orient="records"))
+"""
+
+
+@pytest.mark.parametrize("library", ["anthropic", "litellm"])
+def test_calls_of_other_libraries_are_generations(library: str, tmp_path: Path) -> None:
+    """A call made with the library itself is one generation of the trace, with model, tokens and session."""
+    if find_spec(library) is None:
+        pytest.skip(f"{library} is not installed")
+    environ = {
+        **os.environ,
+        "RESEARCH_KIT_DATA_DIR": str(tmp_path / "data"),
+        "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+    }
+    ensure_running(tmp_path / "data")
+    try:
+        with running_lm() as server:
+            server.script("blue is the sky")
+            run = subprocess.run(
+                [sys.executable, "-W", "ignore", "-c", textwrap.dedent(OTHERS), library, server.base_url],
+                env=environ,
+                capture_output=True,
+                text=True,
+                timeout=120,
+            )
+    finally:
+        stop_store(tmp_path / "data")
+    assert run.returncode == 0, run.stderr
+    rows = json.loads(run.stdout.strip().splitlines()[-1])
+    [question] = [row for row in rows if row["name"] == "question"]
+    calls = [row for row in rows if row["type"] == "GENERATION"]
+    assert len(calls) == 1, rows
+    call = calls[0]
+    assert len(rows) == 2
+    assert call["parent_observation_id"] == question["observation_id"]
+    assert {(row["session_id"], row["user_id"]) for row in rows} == {("others", "ada")}
+    assert call["model"].removeprefix("openai/") in ("claude-sonnet-4-5", "gpt-4o-mini", "scripted-model")
+    assert (call["input_tokens"], call["output_tokens"]) == (5, 4)
 
 
 def test_unknown_library_is_an_error() -> None:

@@ -14,6 +14,7 @@ import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.trace import set_span_in_context
 
 from research_kit.errors import StoreError
 from research_kit.session.backend import Backend
@@ -144,10 +145,10 @@ def wait_for(condition: Callable[[], bool], processor: DeliveryProcessor) -> Non
 def test_delivers_and_counts(server: MisbehavingServer, make: Make) -> None:
     """Ended spans are sent, counted and forgotten."""
     processor, end_spans = make(lambda: backend_of(server))
-    end_spans(600)
+    end_spans(3000)
     assert processor.force_flush(10_000)
     state = processor.state
-    assert (state.outcome, state.delivered_count, state.pending_count) == ("delivered", 600, 0)
+    assert (state.outcome, state.delivered_count, state.pending_count) == ("delivered", 3000, 0)
 
 
 @pytest.mark.parametrize("status", [429, 500, 503])
@@ -205,9 +206,9 @@ def test_order_is_kept_after_a_fault(server: MisbehavingServer, make: Make) -> N
     """Spans are sent in the order in which they ended, also after a fault."""
     server.statuses = [503]
     processor, end_spans = make(lambda: backend_of(server))
-    end_spans(700)
-    wait_for(lambda: processor.state.delivered_count == 700, processor)
-    assert server.taken == [f"span {number}" for number in range(700)]
+    end_spans(2500)
+    wait_for(lambda: processor.state.delivered_count == 2500, processor)
+    assert server.taken == [f"span {number}" for number in range(2500)]
 
 
 def spool_files(folder: Path) -> list[str]:
@@ -253,11 +254,15 @@ def test_unfit_span_is_kept_aside(server: MisbehavingServer, make: Make, tmp_pat
     assert server.taken == ["span 0", "span 2", "span 3"]
     assert processor.state.refused_count == 1
     server.unfit = ""
+
+    def deliver_refused() -> int:
+        folder = tmp_path / "spool"
+        state = deliver_spools(lambda: backend_of(server), folder, timeout_s=10, includes_refused=True)
+        return state.delivered_count
+
+    assert deliver_refused() == 0  # its owner lives, and writes to the file
     processor.shutdown()
-    state = deliver_spools(
-        lambda: backend_of(server), tmp_path / "spool", timeout_s=10, includes_refused=True
-    )
-    assert state.delivered_count == 1
+    assert deliver_refused() == 1
     assert server.taken[-1] == "span 1"
 
 
@@ -281,6 +286,20 @@ def test_open_root_of_a_dead_process_arrives_as_an_error(
     assert root.status.code == 2
 
 
+def test_root_that_ended_does_not_open_again(server: MisbehavingServer, make: Make, tmp_path: Path) -> None:
+    """An observation that begins inside a root after its end does not make the root an error."""
+    processor, _ = make(lambda: backend_of(server))
+    provider = TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(processor)
+    tracer = provider.get_tracer("test")
+    root = tracer.start_span("root")
+    root.end()
+    tracer.start_span("late", context=set_span_in_context(root)).end()
+    assert processor.force_flush(10_000)
+    processor.shutdown()
+    assert (server.taken, spool_files(tmp_path)) == (["root", "late"], [])
+
+
 def test_score_is_an_object_and_a_list_only_when_asked(server: MisbehavingServer, make: Make) -> None:
     """A score is sent as one object; a server that wants lists gets a list."""
     processor, _ = make(lambda: backend_of(server))
@@ -294,6 +313,38 @@ def test_score_is_an_object_and_a_list_only_when_asked(server: MisbehavingServer
         "b",
     ]
     assert isinstance(server.scores[1], list)
+
+
+def test_what_was_taken_over_is_free_after_shutdown(
+    server: MisbehavingServer, make: Make, tmp_path: Path
+) -> None:
+    """Spools that one command took over and could not deliver can be taken by the next one at once."""
+    away = Backend(state="connected", base_url="http://127.0.0.1:9", public_key="pk", secret_key="sk")
+    processor, end_spans = make(lambda: away)
+    end_spans(3)
+    processor.shutdown()
+    for _ in range(3):
+        # Each is kept by `make`: nothing is freed by being thrown away.
+        later, _ = make(lambda: away)
+        later.force_flush(10)
+        wait_for(lambda later=later: later.state.pending_count == 3, later)  # type: ignore[misc]
+        later.shutdown()
+    state = deliver_spools(lambda: backend_of(server), tmp_path / "spool", timeout_s=10)
+    assert (state.delivered_count, state.pending_count) == (3, 0)
+
+
+def test_what_ends_during_a_shutdown_is_kept(make: Make, tmp_path: Path) -> None:
+    """Spans that threads end while the process shuts down are all on disk afterwards."""
+    away = Backend(state="connected", base_url="http://127.0.0.1:9", public_key="pk", secret_key="sk")
+    processor, end_spans = make(lambda: away)
+    threads = [Thread(target=end_spans, args=(200,)) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    processor.shutdown()
+    for thread in threads:
+        thread.join()
+    contents = b"".join(path.read_bytes() for path in (tmp_path / "spool").glob("*.spool"))
+    assert contents.count(b"span 1") == 4 * sum(str(number).startswith("1") for number in range(200))
 
 
 def test_two_processes_share_a_folder(server: MisbehavingServer, make: Make, tmp_path: Path) -> None:

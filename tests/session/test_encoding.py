@@ -11,7 +11,6 @@ from opentelemetry.trace import Link, SpanContext, SpanKind, StatusCode
 
 from research_kit.session.current_mask import CurrentMask
 from research_kit.session.encoding import as_died, encode_span
-from research_kit.session.span_proto import export_of
 
 
 def span_with(attributes: dict[str, str]) -> ReadableSpan:
@@ -34,8 +33,34 @@ def test_secrets_do_not_reach_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     span = span_with(
         {"langfuse.observation.input": "token hunter2-hunter2 of ID-1234, sk-ant-api03-abcdefgh12345678"}
     )
-    text = attributes_of(encode_span(span, mask.mask_span))["langfuse.observation.input"]
+    text = attributes_of(encode_span(span, mask.masker()))["langfuse.observation.input"]
     assert text == "token [masked] of [masked], [masked]"
+
+
+def test_span_is_masked_everywhere() -> None:
+    """Name, status, attributes in lists and maps, and those of events and links lose their secrets."""
+    secret = "sk-abcdefghijklmnopqrstuvwx"
+    attributes = {"text": secret, "number": 3, "list": ("a", secret), "map": {"inner": [secret]}}
+    tracer = TracerProvider(shutdown_on_exit=False).get_tracer("test")
+    link = Link(SpanContext(trace_id=7, span_id=8, is_remote=True), {"why": secret})
+    span = tracer.start_span(f"call {secret}", attributes=attributes, links=[link])
+    span.add_event(f"met {secret}", {"exception.message": f"bad key {secret}"})
+    span.set_status(StatusCode.ERROR, f"refused {secret}")
+    span.end()
+    assert isinstance(span, ReadableSpan)
+    payload = encode_span(span, CurrentMask().masker())
+    [encoded] = ExportTraceServiceRequest.FromString(payload).resource_spans[0].scope_spans[0].spans
+    assert secret.encode() not in payload
+    assert (encoded.name, encoded.status.message) == ("call [masked]", "refused [masked]")
+    assert encoded.attributes[1].value.int_value == 3
+    assert [item.string_value for item in encoded.attributes[2].value.array_value.values] == ["a", "[masked]"]
+
+
+def test_text_that_is_no_unicode_does_not_lose_its_span() -> None:
+    """Half of a surrogate pair, as models and broken files produce, is replaced by a question mark."""
+    span = span_with({"langfuse.observation.output": "a\ud800b", "session.id": "s"})
+    attributes = attributes_of(encode_span(span, CurrentMask().masker()))
+    assert attributes == {"langfuse.observation.output": "a?b", "session.id": "s"}
 
 
 def test_captured_io_can_be_turned_off(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -43,12 +68,12 @@ def test_captured_io_can_be_turned_off(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RESEARCH_KIT_CAPTURE_IO", "false")
     kept = {"langfuse.observation.usage_details": "{}", "llm.token_count.prompt": "3", "session.id": "s"}
     dropped = {"langfuse.observation.input": "a", "output.value": "b", "gen_ai.prompt.0.content": "c"}
-    assert attributes_of(encode_span(span_with({**kept, **dropped}), CurrentMask().mask_span)) == kept
+    assert attributes_of(encode_span(span_with({**kept, **dropped}), CurrentMask().masker())) == kept
 
 
 def test_open_span_of_a_dead_process_is_an_error() -> None:
     """A root that never ended is closed as an error at the time its process was last heard of."""
-    payload = as_died(encode_span(span_with({"session.id": "s"}), CurrentMask().mask_span), end_time_ns=2**61)
+    payload = as_died(encode_span(span_with({"session.id": "s"}), CurrentMask().masker()), end_time_ns=2**61)
     [span] = ExportTraceServiceRequest.FromString(payload).resource_spans[0].scope_spans[0].spans
     assert (span.end_time_unix_nano, span.status.message) == (2**61, "kernel died")
     assert attributes_of(payload)["langfuse.observation.level"] == "ERROR"
@@ -66,5 +91,4 @@ def test_encoder_agrees_with_the_exporters() -> None:
             child.set_status(StatusCode.ERROR, "broken")
     for span in (parent, child):
         assert isinstance(span, ReadableSpan)
-        request, _ = export_of(span)
-        assert request == encode_spans([span])
+        assert ExportTraceServiceRequest.FromString(encode_span(span, str)) == encode_spans([span])

@@ -1,7 +1,8 @@
 """A language model on HTTP whose answers follow a script.
 
-Owns an OpenAI-compatible server on a free loopback port. Invariant: every request takes the next reply of the
-script; when the script is over the server answers 500, and the test that left replies over is told so.
+Owns a server on a free loopback port that speaks OpenAI's API, and Anthropic's without streams. Invariant:
+every request takes the next reply of the script; when the script is over the server answers 500, and the test
+that left replies over is told so.
 """
 
 from __future__ import annotations
@@ -107,12 +108,15 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        reply = self.script.take(request) if self.path.endswith("/chat/completions") else None
+        is_known = self.path.endswith(("/chat/completions", "/messages"))
+        reply = self.script.take(request) if is_known else None
         if reply is None:
             count = len(self.script.requests)
             self._send_json(500, {"error": {"message": f"no reply for request {count} to {self.path}"}})
         elif reply.status != HTTPStatus.OK:
             self._send_json(reply.status, {"error": {"message": reply.text}})
+        elif self.path.endswith("/messages"):
+            self._send_json(200, _message(request, reply))
         elif request.get("stream"):
             self._stream(request, reply)
         else:
@@ -155,6 +159,20 @@ class _Handler(BaseHTTPRequestHandler):
 def _body(kind: str, choices: list[dict[str, Any]], usage: dict[str, int] | None) -> dict[str, Any]:
     body = {"id": "chatcmpl-1", "object": kind, "created": 1, "model": MODEL, "choices": choices}
     return {**body, "usage": usage} if usage else body
+
+
+def _message(request: dict[str, Any], reply: Reply) -> dict[str, Any]:
+    """Return the answer as Anthropic's API gives it."""
+    usage = _usage(request, len(reply.tokens()))
+    return {
+        "id": "msg_1",
+        "type": "message",
+        "role": "assistant",
+        "model": MODEL,
+        "content": [{"type": "text", "text": reply.text}],
+        "stop_reason": "end_turn",
+        "usage": {"input_tokens": usage["prompt_tokens"], "output_tokens": usage["completion_tokens"]},
+    }
 
 
 def _usage(request: dict[str, Any], output_tokens: int) -> dict[str, int]:

@@ -1,0 +1,28 @@
+"""Opening connections to a server from the delivery thread.
+
+Owns what makes that safe beside code that forks; sends nothing. Invariant: no fork happens while certificates
+are loaded, because the child would inherit OpenSSL's locks and wait for them for ever.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+
+import httpx
+
+__all__ = ["open_client"]
+
+_loading = threading.Lock()
+
+
+def open_client(base_url: str, *, timeout_s: float) -> httpx.Client:
+    """Return a client for the server at ``base_url``; certificates are loaded only where there are some."""
+    with _loading:
+        return httpx.Client(timeout=timeout_s, verify=base_url.startswith("https:"))
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=_loading.acquire, after_in_parent=_loading.release, after_in_child=_loading.release
+    )
