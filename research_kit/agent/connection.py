@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import contextvars
 import logging
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,12 +21,28 @@ if TYPE_CHECKING:
     from mcp import Client, StdioServerParameters
     from mcp.server.mcpserver import MCPServer
 
-__all__ = ["Connection"]
+__all__ = ["Connection", "HttpTarget"]
 
 logger = logging.getLogger(__name__)
 
 # The MCP client gives a started program 2 s to end by itself and kills it after 2 more.
 _CLOSE_TIMEOUT_S = 5.0
+_HTTP_TIMEOUT_S = 30.0
+# A server may hold the stream of an answer open for as long as the call's own timeout allows.
+_HTTP_READ_TIMEOUT_S = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HttpTarget:
+    """A streamable HTTP server that wants headers.
+
+    Attributes:
+        url: Its address.
+        headers: Sent with each request; not shown, because they carry keys.
+    """
+
+    url: str
+    headers: dict[str, str] = field(default_factory=dict, repr=False)
 
 
 class Connection:
@@ -40,7 +57,9 @@ class Connection:
         ready: The connected client, or the error that prevented it.
     """
 
-    def __init__(self, target: MCPServer[Any] | StdioServerParameters | str, *, log_path: Path) -> None:
+    def __init__(
+        self, target: MCPServer[Any] | StdioServerParameters | HttpTarget | str, *, log_path: Path
+    ) -> None:
         self.loop = asyncio.get_running_loop()
         self.ready: asyncio.Future[Client] = self.loop.create_future()
         # The waiting caller may have given up; its error must not become a warning then.
@@ -76,8 +95,22 @@ class Connection:
         from mcp.client.stdio import stdio_client
 
         target = self._target
+        if isinstance(target, HttpTarget):
+            return await _open_http(stack, target)
         if not isinstance(target, StdioServerParameters):
             return await stack.enter_async_context(Client(target))
         private_directory(self._log_path.parent, purpose="the error output of tool servers")
         errlog = stack.enter_context(self._log_path.open("w", encoding="utf-8"))
         return await stack.enter_async_context(Client(stdio_client(target, errlog=errlog)))
+
+
+async def _open_http(stack: contextlib.AsyncExitStack, target: HttpTarget) -> Client:
+    import httpx2
+    from mcp import Client
+    from mcp.client.streamable_http import streamable_http_client
+
+    timeout = httpx2.Timeout(_HTTP_TIMEOUT_S, read=_HTTP_READ_TIMEOUT_S)
+    http_client = await stack.enter_async_context(httpx2.AsyncClient(headers=target.headers, timeout=timeout))
+    return await stack.enter_async_context(
+        Client(streamable_http_client(target.url, http_client=http_client))
+    )

@@ -6,7 +6,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from research_kit.traces import aio
     from research_kit.traces.analysis import cost_by, latency_summary
+    from research_kit.traces.cache import TraceCache
     from research_kit.traces.plots import plot_latency, plot_timeline, plot_tokens
     from research_kit.traces.query import ObservationQuery
     from research_kit.traces.reader import TraceReader
@@ -14,10 +16,12 @@ if TYPE_CHECKING:
         ALL_SESSIONS,
         cells_df,
         generations_df,
+        iter_tables,
         messages_df,
         observations_df,
         scores_df,
         sessions_df,
+        tool_calls_df,
         traces_df,
         wait_for,
     )
@@ -26,10 +30,13 @@ if TYPE_CHECKING:
 __all__ = [
     "ALL_SESSIONS",
     "ObservationQuery",
+    "TraceCache",
     "TraceReader",
+    "aio",
     "cells_df",
     "cost_by",
     "generations_df",
+    "iter_tables",
     "latency_summary",
     "messages_df",
     "observations_df",
@@ -39,12 +46,14 @@ __all__ = [
     "schema_reference",
     "scores_df",
     "sessions_df",
+    "tool_calls_df",
     "traces_df",
     "wait_for",
 ]
 
 _HOMES = {
     "ObservationQuery": "query",
+    "TraceCache": "cache",
     "TraceReader": "reader",
     "cost_by": "analysis",
     "latency_summary": "analysis",
@@ -58,4 +67,6 @@ _HOMES = {
 def __getattr__(name: str) -> object:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name == "aio":
+        return import_module(f"{__name__}.aio")
     return getattr(import_module(f"{__name__}.{_HOMES.get(name, 'reads')}"), name)

@@ -28,6 +28,8 @@ class ObservationQuery:
         start_time: Only those that began then or later.
         end_time: Only those that began earlier.
         includes_io: False leaves inputs and outputs out, which is most of the bytes.
+        has_full_metadata: Without inputs and outputs a server cuts metadata values at 200 characters, unless
+        True.
     """
 
     session_id: str | None = None
@@ -36,6 +38,7 @@ class ObservationQuery:
     start_time: datetime | None = None
     end_time: datetime | None = None
     includes_io: bool = True
+    has_full_metadata: bool = False
 
     def __post_init__(self) -> None:
         for name, moment in (("start_time", self.start_time), ("end_time", self.end_time)):
@@ -57,6 +60,8 @@ class ObservationQuery:
             "type": self.type,
             "fromStartTime": _wire_time(self.start_time),
             "toStartTime": _wire_time(self.end_time),
+            # Any key makes the server give all values in full.
+            "expandMetadata": "notebook" if self.has_full_metadata else None,
             "fields": ",".join((*_FIELDS, "io") if self.includes_io else _FIELDS),
         }
         return {name: value for name, value in found.items() if value is not None}

@@ -16,7 +16,7 @@ from research_kit.traces.query import ObservationQuery, check_limit
 from research_kit.traces.transport import Clock, SystemClock, Transport
 from research_kit.traces.wire import ObservationRow, ScoreRow
 
-__all__ = ["ObservationRead", "TraceReader"]
+__all__ = ["ObservationRead", "Page", "TraceReader"]
 
 _OBSERVATIONS_PATH = "/api/public/v2/observations"
 _SCORES_PATH = "/api/public/v3/scores"
@@ -25,6 +25,7 @@ _SCORES_PER_PAGE = 100
 _TOO_LARGE = 413
 _SERVER_FAILED = 500
 _FEWEST_AFTER_500 = 10
+_FITS_BEFORE_GROWTH = 8
 _TRACES_PER_REQUEST = 50  # keeps the address below 2,000 characters
 
 
@@ -35,9 +36,29 @@ class ObservationRead(NamedTuple):
     is_truncated: bool
 
 
-class _Page(NamedTuple):
+class Page(NamedTuple):
+    """The rows of one answer; the cursor is None on the last page."""
+
     rows: list[dict[str, Any]]
     cursor: str | None
+
+
+class _PageSize:
+    """How many rows fit into an answer: fewer after a refusal, more again after a while without one."""
+
+    def __init__(self, most: int) -> None:
+        self.rows = self._most = most
+        self._fits = 0
+
+    def shrink(self, rows: int) -> None:
+        """Ask for no more than ``rows``."""
+        self.rows, self._fits = min(self.rows, rows), 0
+
+    def note_fit(self) -> None:
+        """Count an answer that fitted."""
+        self._fits += 1
+        if self._fits >= _FITS_BEFORE_GROWTH:
+            self.rows, self._fits = min(self.rows * 2, self._most), 0
 
 
 class TraceReader:
@@ -67,6 +88,7 @@ class TraceReader:
     ) -> None:
         self.clock = SystemClock() if clock is None else clock
         self.public_key = public_key
+        self._page_size = _PageSize(_OBSERVATIONS_PER_PAGE)
         self._transport = Transport(
             base_url, (public_key, secret_key), client=client, timeout_s=timeout_s, clock=self.clock
         )
@@ -85,6 +107,16 @@ class TraceReader:
         """The server that is read, without a slash at the end."""
         return self._transport.base_url
 
+    @property
+    def is_local(self) -> bool:
+        """Whether the server runs on this machine, as the embedded store does."""
+        return self._transport.is_local
+
+    @property
+    def owner(self) -> tuple[str, str, str]:
+        """What tells projects apart: address and keys."""
+        return self.base_url, *self._transport.auth
+
     def close(self) -> None:
         """Close the connections that the reader opened."""
         self._transport.close()
@@ -102,7 +134,7 @@ class TraceReader:
             BackendError: When the server cannot be read.
             ConfigError: When ``limit`` is not a whole number from 1 on.
         """
-        for page in self._list_observation_pages(query, limit):
+        for page in self.list_observation_pages(query, limit):
             yield from cast("list[ObservationRow]", page.rows)
 
     def read_observations(
@@ -116,7 +148,7 @@ class TraceReader:
         """
         rows: list[ObservationRow] = []
         cursor: str | None = None
-        for page in self._list_observation_pages(query, limit):
+        for page in self.list_observation_pages(query, limit):
             rows.extend(cast("list[ObservationRow]", page.rows))
             cursor = page.cursor
         return ObservationRead(rows, is_truncated=cursor is not None)
@@ -144,22 +176,24 @@ class TraceReader:
             yield from self._list_scores({**params, "traceId": ",".join(some)})
 
     def _list_scores(self, params: Mapping[str, str]) -> Iterator[ScoreRow]:
-        for page in self._list_pages(_SCORES_PATH, params, page_size=_SCORES_PER_PAGE):
+        for page in self._list_pages(_SCORES_PATH, params, size=_PageSize(_SCORES_PER_PAGE)):
             yield from cast("list[ScoreRow]", page.rows)
 
-    def _list_observation_pages(self, query: ObservationQuery | None, limit: int | None) -> Iterator[_Page]:
+    def list_observation_pages(
+        self, query: ObservationQuery | None = None, limit: int | None = None
+    ) -> Iterator[Page]:
+        """Yield pages, newest first; the arguments and errors are those of `list_observations`."""
         check_limit(limit)
         params = (ObservationQuery() if query is None else query).params()
-        return self._list_pages(_OBSERVATIONS_PATH, params, page_size=_OBSERVATIONS_PER_PAGE, limit=limit)
+        return self._list_pages(_OBSERVATIONS_PATH, params, size=self._page_size, limit=limit)
 
     def _list_pages(
-        self, path: str, params: Mapping[str, str], *, page_size: int, limit: int | None = None
-    ) -> Iterator[_Page]:
+        self, path: str, params: Mapping[str, str], *, size: _PageSize, limit: int | None = None
+    ) -> Iterator[Page]:
         asked: dict[str, str | int] = dict(params)
         count = 0
         while limit is None or count < limit:
-            wanted = page_size if limit is None else min(page_size, limit - count)
-            page, page_size = self._get_page(path, asked, wanted, page_size)
+            page = self._get_page(path, asked, size, most=None if limit is None else limit - count)
             yield page
             count += len(page.rows)
             if page.cursor is None:
@@ -173,13 +207,14 @@ class TraceReader:
             asked["cursor"] = page.cursor
 
     def _get_page(
-        self, path: str, params: Mapping[str, str | int], wanted: int, page_size: int
-    ) -> tuple[_Page, int]:
-        """Return a page of at most ``wanted`` rows, and the page size to go on with.
+        self, path: str, params: Mapping[str, str | int], size: _PageSize, *, most: int | None
+    ) -> Page:
+        """Return a page of at most ``most`` rows, and remember how many rows fit.
 
         Servers limit the bytes of an answer (Langfuse Cloud: 5 MB) and say so with 413 or 500; half as many
         rows may fit then.
         """
+        wanted = size.rows if most is None else min(size.rows, most)
         while True:
             can_halve = wanted > _FEWEST_AFTER_500
             attempts = {"attempts_on_500": 2} if can_halve else {}
@@ -189,11 +224,13 @@ class TraceReader:
                 is_too_large = error.status_code == _TOO_LARGE and wanted > 1
                 if not is_too_large and not (error.status_code == _SERVER_FAILED and can_halve):
                     raise
-                wanted = page_size = wanted // 2
+                wanted = wanted // 2
+                size.shrink(wanted)
                 continue
-            return self._page(body), page_size
+            size.note_fit()
+            return self._page(body)
 
-    def _page(self, body: Mapping[str, Any]) -> _Page:
+    def _page(self, body: Mapping[str, Any]) -> Page:
         rows, meta = body.get("data"), body.get("meta") or {}
         if not isinstance(rows, list):
             raise BackendError(
@@ -201,4 +238,4 @@ class TraceReader:
                 "Check that LANGFUSE_BASE_URL is a Langfuse server of version 4 or later.",
                 base_url=self.base_url,
             )
-        return _Page(rows, meta.get("cursor"))
+        return Page(rows, meta.get("cursor"))

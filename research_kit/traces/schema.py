@@ -18,9 +18,11 @@ __all__ = [
     "LATENCIES",
     "MESSAGES",
     "OBSERVATIONS",
+    "OBSERVATION_SOURCE",
     "SCHEMAS",
     "SCORES",
     "SESSIONS",
+    "TOOL_CALLS",
     "TRACES",
     "Column",
     "Dtype",
@@ -29,7 +31,7 @@ __all__ = [
     "schema_reference",
 ]
 
-Dtype = Literal["string", "Int64", "float64", "boolean", "datetime64[ns, UTC]", "object"]
+Dtype = Literal["string", "Int64", "float64", "boolean", "datetime64[ns, UTC]", "json"]
 Schema = tuple["Column", ...]
 
 _TIME: Dtype = "datetime64[ns, UTC]"
@@ -75,6 +77,7 @@ OBSERVATIONS: Schema = (
     _text("session_id", "sessionId", "Session that it belongs to."),
     _text("user_id", "userId", "User that it belongs to."),
     _text("parent_observation_id", "parentObservationId", "Observation that it happened in."),
+    own("parent_name", "string", "Name of that observation; NA when it is not in the frame."),
     _text("type", "type", "Langfuse type: `GENERATION`, `TOOL`, `AGENT`, `CHAIN`, `SPAN`..."),
     _text("name", "name", "Name of the observation."),
     _text(
@@ -95,6 +98,12 @@ OBSERVATIONS: Schema = (
         wire.plain("timeToFirstToken"),
         "Seconds from start to the first token; NA when not streamed.",
     ),
+    _of(
+        "tokens_per_second",
+        "float64",
+        wire.tokens_per_second,
+        "Output tokens by seconds from start to end; NA when either is unknown.",
+    ),
     _text("model", "model", "Model that the LM call named."),
     _of(
         "input_tokens", "Int64", wire.usage("input", "inputUsage"), "All input tokens, cached ones included."
@@ -113,13 +122,14 @@ OBSERVATIONS: Schema = (
     ),
     _of("input_cost_usd", "float64", wire.plain("inputCost"), "The part of the cost for input tokens."),
     _of("output_cost_usd", "float64", wire.plain("outputCost"), "The part of the cost for output tokens."),
+    _of("cached_cost_usd", "float64", wire.cached_cost_usd, "The part of the cost for cached input tokens."),
     _text("level", "level", "`DEBUG`, `DEFAULT`, `WARNING` or `ERROR`."),
     _text("status_message", "statusMessage", "What went wrong, or another remark."),
     _of("is_error", "boolean", wire.is_error, "Whether the level is `ERROR`."),
+    _of("error", "string", wire.error, "What went wrong; NA unless the level is `ERROR`."),
     _of("is_root", "boolean", wire.plain("isRootObservation"), "Whether the trace begins with it."),
-    _of(
-        "depth", "Int64", wire.plain("depth"), "Steps from the root; NA when an ancestor is not in the frame."
-    ),
+    own("depth", "Int64", "Steps from the root; NA when an ancestor is not in the frame."),
+    own("path", "string", "Names from the root down to it, separated by ` > `; NA like `depth`."),
     _text("environment", "environment", "Langfuse environment."),
     _text("release", "release", "Release of the application."),
     _text("version", "version", "Version of the component."),
@@ -140,13 +150,41 @@ OBSERVATIONS: Schema = (
     ),
     _of(
         "input",
-        "object",
-        wire.json_text("input"),
+        "json",
+        wire.plain("input"),
         "Input: parsed when it is a JSON object, list or quoted text.",
     ),
-    _of("output", "object", wire.json_text("output"), "Output, read like the input."),
-    _of("metadata", "object", wire.plain("metadata"), "All metadata, as a dict."),
+    _of("output", "json", wire.plain("output"), "Output, read like the input."),
+    _of("metadata", "json", wire.plain("metadata"), "All metadata, as a dict."),
 )
+
+_PLACED = ("parent_name", "depth", "path")
+OBSERVATION_SOURCE: Schema = tuple(column for column in OBSERVATIONS if column.name not in _PLACED)
+"""The columns that one row of the server is enough for."""
+
+_TOOL_CALL_NAMES = (
+    "observation_id",
+    "trace_id",
+    "session_id",
+    "user_id",
+    "parent_observation_id",
+    "parent_name",
+    "name",
+    "start_time",
+    "end_time",
+    "latency_s",
+    "is_error",
+    "error",
+    "depth",
+    "path",
+    "cell_id",
+    "execution_count",
+    "message_number",
+    "input",
+    "output",
+    "metadata",
+)
+TOOL_CALLS: Schema = tuple(column for column in OBSERVATIONS if column.name in _TOOL_CALL_NAMES)
 
 _USAGE: Schema = (
     own("input_tokens", "Int64", "Sum of the input tokens that are known."),
@@ -243,7 +281,7 @@ SCORES: Schema = (
     _text("author_user_id", "authorUserId", "Langfuse user who gave it."),
     _text("environment", "environment", "Langfuse environment."),
     _time("timestamp", "timestamp", "When it was given."),
-    _of("metadata", "object", wire.plain("metadata"), "All metadata, as a dict."),
+    _of("metadata", "json", wire.plain("metadata"), "All metadata, as a dict."),
 )
 
 COSTS: Schema = (
@@ -268,6 +306,7 @@ LATENCIES: Schema = (
 
 SCHEMAS: Mapping[str, Schema] = {
     "observations_df": OBSERVATIONS,
+    "tool_calls_df": TOOL_CALLS,
     "traces_df": TRACES,
     "sessions_df": SESSIONS,
     "messages_df": MESSAGES,

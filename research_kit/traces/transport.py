@@ -6,8 +6,11 @@ Owns authentication, repetition and the words of failures; knows nothing of obse
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Mapping
+from concurrent.futures import CancelledError
+from contextvars import ContextVar
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from ipaddress import ip_address
@@ -18,13 +21,17 @@ import httpx
 
 from research_kit.errors import BackendError, ConfigError
 
-__all__ = ["Clock", "SystemClock", "Transport"]
+__all__ = ["STOP", "Clock", "SystemClock", "Transport"]
+
+STOP: ContextVar[threading.Event | None] = ContextVar("research_kit_stop_reading", default=None)
+"""Set to end the reads of this context before their next request."""
 
 _ATTEMPTS = 5
 _TIMEOUT_ATTEMPTS = 2
 _FIRST_PAUSE_S = 0.25
 _LONGEST_PAUSE_S = 60.0  # the rate limits of Langfuse Cloud count per minute
 _CONNECT_TIMEOUT_S = 5.0
+_TOO_MANY = 429
 _PASSING = frozenset({429, 500, 502, 503, 504})
 
 
@@ -46,8 +53,12 @@ class SystemClock:
         return time.monotonic()
 
     def sleep_s(self, duration_s: float) -> None:
-        """Sleep."""
-        time.sleep(duration_s)
+        """Sleep, or until the read is stopped."""
+        stop = STOP.get()
+        if stop is None:
+            time.sleep(duration_s)
+        else:
+            stop.wait(duration_s)
 
 
 class Transport:
@@ -72,11 +83,17 @@ class Transport:
     ) -> None:
         self.base_url = _checked_url(base_url)
         self.clock = clock
-        self._auth = auth
+        self.auth = auth
+        self._open_at_s = 0.0
         self._timeout = httpx.Timeout(timeout_s, connect=min(timeout_s, _CONNECT_TIMEOUT_S))
         self._owns_client = client is None
         # A proxy for the outside world cannot reach a server on this machine.
         self._client = httpx.Client(trust_env=not _is_loopback(self.base_url)) if client is None else client
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the server runs on this machine."""
+        return _is_loopback(self.base_url)
 
     def close(self) -> None:
         """Close the connections, unless the client was given."""
@@ -99,18 +116,30 @@ class Transport:
         attempt = 0
         while True:
             attempt += 1
+            self._wait_for_turn()
             outcome = self._ask(path, params)
             if isinstance(outcome, httpx.Response) and outcome.is_success:
                 return self._json_object(outcome)
             pause_s = _pause_s(outcome, attempt)
             if attempt >= _allowed_attempts(outcome, attempts_on_500) or pause_s > _LONGEST_PAUSE_S:
                 raise self._failure(outcome, attempt)
+            if isinstance(outcome, httpx.Response) and outcome.status_code == _TOO_MANY:
+                self._open_at_s = max(self._open_at_s, self.clock.now_s() + pause_s)
             self.clock.sleep_s(pause_s)
+
+    def _wait_for_turn(self) -> None:
+        """Wait while the server's rate limit holds, which is one for all threads that read."""
+        closed_s = self._open_at_s - self.clock.now_s()
+        if closed_s > 0:
+            self.clock.sleep_s(closed_s)
+        stop = STOP.get()
+        if stop is not None and stop.is_set():
+            raise CancelledError(f"The read from {self.base_url} was stopped.")
 
     def _ask(self, path: str, params: Mapping[str, str | int]) -> httpx.Response | httpx.TransportError:
         try:
             return self._client.get(
-                f"{self.base_url}{path}", params=dict(params), auth=self._auth, timeout=self._timeout
+                f"{self.base_url}{path}", params=dict(params), auth=self.auth, timeout=self._timeout
             )
         except httpx.TransportError as error:
             return error
@@ -144,14 +173,11 @@ class Transport:
         status = answer.status_code
         if status in (401, 403):
             return (
-                f"the server answered {status} for the public key {self._auth[0]!r}. "
+                f"the server answered {status} for the public key {self.auth[0]!r}. "
                 "Check LANGFUSE_PUBLIC_KEY and LANGFUSE_SECRET_KEY: both must belong to this server."
             )
         if status == httpx.codes.NOT_FOUND:
-            return (
-                f"the server answered 404 for {answer.request.url.path}. Check that LANGFUSE_BASE_URL is the "
-                "root of a Langfuse server of version 4 or later."
-            )
+            return self._not_found(answer)
         if status == httpx.codes.TOO_MANY_REQUESTS:
             wait = answer.headers.get("retry-after")
             advice = f"Wait {wait} seconds" if wait else "Wait a minute"
@@ -159,6 +185,17 @@ class Transport:
         if status in _PASSING:
             return f"the server answered {status} {attempts} times. Try later, or see the server's own log."
         return f"the server answered {status}: {_message(answer)}. Check the arguments and LANGFUSE_BASE_URL."
+
+    def _not_found(self, answer: httpx.Response) -> str:
+        """Say which version the server has, when it says so itself."""
+        health = self._ask("/api/public/health", {})
+        version = _version(health) if isinstance(health, httpx.Response) else None
+        if version is not None and version.partition(".")[0] in ("1", "2", "3"):
+            return f"it runs Langfuse {version}, and reading needs version 4 or later. Update the server."
+        return (
+            f"the server answered 404 for {answer.request.url.path}. Check that LANGFUSE_BASE_URL is the "
+            "root of a Langfuse server of version 4 or later."
+        )
 
     def _error(self, problem: str, status_code: int | None = None) -> BackendError:
         return BackendError(
@@ -208,6 +245,15 @@ def _message(answer: httpx.Response) -> str:
         body = None
     text = body.get("message") if isinstance(body, dict) else None
     return text if isinstance(text, str) else answer.reason_phrase
+
+
+def _version(answer: httpx.Response) -> str | None:
+    try:
+        body = answer.json()
+    except ValueError:
+        return None
+    version = body.get("version") if isinstance(body, dict) else None
+    return version if isinstance(version, str) else None
 
 
 def _checked_url(base_url: str) -> str:

@@ -7,12 +7,13 @@ does not know is None here, even where the server writes an empty text or 0.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, TypedDict
 
-__all__ = ["ObservationRow", "ScoreRow", "as_text", "json_value", "with_depth"]
+__all__ = ["ObservationRow", "ScoreRow", "as_text", "json_text_of", "json_value"]
 
 Read = Callable[[Mapping[str, Any]], object]
+_ENCODE = json.JSONEncoder(ensure_ascii=False, default=str).encode
 
 
 class ObservationRow(TypedDict, total=False):
@@ -52,7 +53,6 @@ class ObservationRow(TypedDict, total=False):
     input: str | None
     output: str | None
     metadata: dict[str, Any]
-    depth: int | None
 
 
 class ScoreRow(TypedDict, total=False):
@@ -81,11 +81,6 @@ def text(key: str) -> Read:
     return lambda row: row.get(key) or None
 
 
-def json_text(key: str) -> Read:
-    """Read a JSON text as the value that it holds."""
-    return lambda row: json_value(row.get(key))
-
-
 def json_value(value: object) -> object:
     """Return what a JSON text holds when it is an object, a list or a quoted text; any other value as it is.
 
@@ -97,6 +92,11 @@ def json_value(value: object) -> object:
         return json.loads(value)
     except (ValueError, RecursionError):
         return value
+
+
+def json_text_of(value: object) -> str | None:
+    """Return the JSON text that `json_value` reads as ``value``; None stays None."""
+    return None if value is None else _ENCODE(value)
 
 
 def as_text(value: object) -> str | None:
@@ -158,7 +158,7 @@ def total_tokens(row: Mapping[str, Any]) -> object:
 
 def cached_tokens(row: Mapping[str, Any]) -> int | None:
     """Read the input tokens that came from the provider's cache, under any of the providers' names."""
-    return _sum_where(row, lambda name: "cache" in name and "creation" not in name and "write" not in name)
+    return _sum_where(row, _is_cache_read)
 
 
 def reasoning_tokens(row: Mapping[str, Any]) -> int | None:
@@ -170,6 +170,23 @@ def is_error(row: Mapping[str, Any]) -> bool | None:
     """Read whether the observation failed."""
     level = row.get("level")
     return None if level is None else level == "ERROR"
+
+
+def error(row: Mapping[str, Any]) -> str | None:
+    """Read what went wrong; None when nothing did."""
+    return row.get("statusMessage") or None if row.get("level") == "ERROR" else None
+
+
+def tokens_per_second(row: Mapping[str, Any]) -> float | None:
+    """Read output tokens by seconds; None when either is unknown or 0."""
+    tokens, latency_s = row.get("outputUsage"), row.get("latency")
+    return tokens / latency_s if tokens and isinstance(latency_s, (int, float)) and latency_s else None
+
+
+def cached_cost_usd(row: Mapping[str, Any]) -> float | None:
+    """Read the cost of the input tokens that came from the provider's cache."""
+    found = [cost for name, cost in (row.get("costDetails") or {}).items() if _is_cache_read(name)]
+    return float(sum(found)) if found else None
 
 
 def subject(kind: str) -> Read:
@@ -201,43 +218,8 @@ def score_text(row: Mapping[str, Any]) -> str | None:
     return value if isinstance(value, str) else None
 
 
-def with_depth(rows: Iterable[ObservationRow]) -> list[ObservationRow]:
-    """Return the rows with their distance from the root of their trace, ordered by start and depth.
-
-    The depth is None when a parent is not among the rows.
-    """
-    found = list(rows)
-    by_id = {(row["traceId"], row["id"]): row for row in found}
-    depths: dict[tuple[str, str], int | None] = {}
-    for row in found:
-        _measure(row, by_id, depths)
-    placed: list[ObservationRow] = [{**row, "depth": depths[row["traceId"], row["id"]]} for row in found]
-    return sorted(placed, key=lambda row: (row["startTime"], row["depth"] or 0, row["id"]))
-
-
-def _measure(
-    row: ObservationRow,
-    by_id: Mapping[tuple[str, str], ObservationRow],
-    depths: dict[tuple[str, str], int | None],
-) -> None:
-    """Fill in the depths from ``row`` up to the first ancestor whose depth is known."""
-    trace_id, path = row["traceId"], []
-    current: ObservationRow | None = row
-    base: int | None = None
-    while current is not None:
-        key = (trace_id, current["id"])
-        if key in depths:
-            base = depths[key]
-            break
-        depths[key] = None  # met again only when parents form a circle
-        path.append(key)
-        if current.get("isRootObservation"):
-            base = -1
-            break
-        current = by_id.get((trace_id, current.get("parentObservationId") or ""))
-    for key in reversed(path):
-        base = None if base is None else base + 1
-        depths[key] = base
+def _is_cache_read(name: str) -> bool:
+    return "cache" in name and "creation" not in name and "write" not in name
 
 
 def _sum_where(row: Mapping[str, Any], is_wanted: Callable[[str], bool]) -> int | None:

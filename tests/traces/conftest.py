@@ -12,9 +12,7 @@ import pandas as pd
 import pytest
 
 from research_kit.traces import TraceReader
-from research_kit.traces.frames import build_frame
-from research_kit.traces.schema import OBSERVATIONS
-from research_kit.traces.wire import with_depth
+from research_kit.traces.frames import build_observations
 
 START = datetime(2026, 11, 20, 9, tzinfo=UTC)
 
@@ -58,6 +56,7 @@ class FakeServer:
             row
             for row in self.rows
             if all(row.get(key) in params[name].split(",") for name, key in names.items() if name in params)
+            and params.get("fromStartTime", "") <= row.get("startTime", "") < params.get("toStartTime", "9")
         ]
         first = int(params.get("cursor", 0))
         end = first + int(params.get("limit", 50))
@@ -159,7 +158,7 @@ def make_call(make_row: Callable[..., dict[str, Any]]) -> Callable[..., dict[str
 @pytest.fixture
 def frame_of() -> Callable[[Sequence[dict[str, Any]]], pd.DataFrame]:
     """Return a function that makes an observations frame of rows."""
-    return lambda rows: build_frame(OBSERVATIONS, with_depth(rows))  # type: ignore[arg-type]
+    return build_observations
 
 
 def _wire_time(moment: datetime) -> str:

@@ -35,10 +35,10 @@ def test_schemas_keep_their_dtypes_without_rows_and_with_missing_values(name) ->
 
 
 @pytest.mark.parametrize("name", SCHEMAS)
-def test_schemas_use_object_for_json_columns_only(name) -> None:
-    """Object dtype is for input, output and metadata; names are unique and every column is documented."""
+def test_schemas_use_json_where_anything_may_be(name) -> None:
+    """The dtype json is for input, output and metadata; names are unique and every column is documented."""
     columns = SCHEMAS[name]
-    assert {column.name for column in columns if column.dtype == "object"} <= {"input", "output", "metadata"}
+    assert {column.name for column in columns if column.dtype == "json"} <= {"input", "output", "metadata"}
     assert len({column.name for column in columns}) == len(columns)
     assert all(column.doc.endswith((".", "...")) for column in columns)
 

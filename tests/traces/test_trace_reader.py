@@ -140,10 +140,17 @@ def test_reader_explains_refusals_without_repeating(fake_server, open_fake, stat
     server = fake_server(script=[httpx.Response(status, json=body)])
     with pytest.raises(BackendError, match=expected) as caught:
         list(open_fake(server).list_observations())
-    assert len(server.requests) == 1
+    assert [request.url.path.rpartition("/")[2] for request in server.requests].count("observations") == 1
     assert caught.value.status_code == status
     assert "sk-lf-test" not in str(caught.value)
     assert pickle.loads(pickle.dumps(caught.value)).status_code == status
+
+
+def test_reader_says_which_version_an_old_server_has(fake_server, open_fake) -> None:
+    """A server older than 4 does not know the paths; the error names its version and what is needed."""
+    server = fake_server(script=[httpx.Response(404), httpx.Response(200, json={"version": "3.162.0"})])
+    with pytest.raises(BackendError, match=r"runs Langfuse 3\.162\.0, and reading needs version 4 or later"):
+        list(open_fake(server).list_observations())
 
 
 def test_reader_asks_for_smaller_pages_when_an_answer_is_too_large(

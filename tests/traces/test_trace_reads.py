@@ -62,15 +62,13 @@ def test_summaries_count_their_limit_in_their_own_rows(fake_server, open_fake, m
     assert frame.attrs["is_truncated"] is True
 
 
-def test_an_unknown_session_warns_with_similar_ids(fake_server, open_fake, make_row) -> None:
-    """A session without observations gives an empty frame with its dtypes, and a hint to similar ids."""
+def test_an_unknown_session_is_refused_with_similar_ids(fake_server, open_fake, make_row) -> None:
+    """A session without any observations is an error that names similar ids, not an empty frame."""
     server = fake_server([make_row(sessionId="jupyter-42")])
-    with pytest.warns(
-        UserWarning, match="no observations of session 'jupyter-43' yet.*Did you mean 'jupyter-42'"
+    with pytest.raises(
+        ConfigError, match=r"no observations of session 'jupyter-43'.*Did you mean 'jupyter-42'.*wait_for"
     ):
-        frame = observations_df("jupyter-43", reader=open_fake(server))
-    assert frame.empty
-    assert str(frame["cost_usd"].dtype) == "float64"
+        observations_df("jupyter-43", reader=open_fake(server))
 
 
 def test_the_bound_session_may_be_empty(fake_server, open_fake) -> None:
@@ -236,6 +234,6 @@ def test_importing_the_traces_room_loads_nothing_heavy() -> None:
     code = (
         "import sys, research_kit.traces as t; names = dir(t); "
         "assert not {'pandas', 'httpx', 'matplotlib', 'opentelemetry'} & set(sys.modules); "
-        "assert all(callable(getattr(t, n)) or n == 'ALL_SESSIONS' for n in t.__all__)"
+        "assert all(callable(getattr(t, n)) or n in ('ALL_SESSIONS', 'aio') for n in t.__all__)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

@@ -1,0 +1,142 @@
+"""The tool servers that a project names in ``mcp.json`` or ``.mcp.json``.
+
+Owns finding and reading the file; connects to nothing. Invariant: what is wrong with one server is kept
+beside that server, and the others can be used.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from research_kit.agent.connection import HttpTarget
+from research_kit.errors import ConfigError
+
+if TYPE_CHECKING:
+    from mcp import StdioServerParameters
+
+__all__ = ["ConfiguredServer", "find_mcp_config", "read_mcp_config"]
+
+_FILE_NAMES = (".mcp.json", "mcp.json")
+_VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConfiguredServer:
+    """One server of a configuration file.
+
+    Attributes:
+        name: Its key in ``mcpServers``.
+        target: What `ToolServer` connects to; None when the file's words cannot be used.
+        problem: Why there is no target; None when there is one.
+    """
+
+    name: str
+    target: StdioServerParameters | HttpTarget | None
+    problem: str | None
+
+
+def find_mcp_config(directory: Path) -> Path | None:
+    """Return the nearest ``.mcp.json`` or ``mcp.json`` in ``directory`` or above it, None without one."""
+    start = directory.resolve()
+    candidates = (folder / name for folder in (start, *start.parents) for name in _FILE_NAMES)
+    return next((path for path in candidates if path.is_file()), None)
+
+
+def read_mcp_config(path: Path, *, environ: Mapping[str, str] | None = None) -> list[ConfiguredServer]:
+    """Return the servers of the file, in its order.
+
+    Args:
+        path: The file, with an object ``mcpServers``.
+        environ: Where ``${VAR}`` and ``${VAR:-default}`` are looked up; by default the environment.
+
+    Raises:
+        ConfigError: When the file cannot be read, is not JSON, or has no object ``mcpServers``.
+    """
+    variables = os.environ if environ is None else environ
+    servers = _load(path).get("mcpServers")
+    if not isinstance(servers, dict):
+        raise ConfigError(
+            f"{path} has no object 'mcpServers'. Write "
+            '{"mcpServers": {"<name>": {"command": "..."}}}, or "url" for a server on the network.'
+        )
+    return [_server(name, entry, path=path, variables=variables) for name, entry in servers.items()]
+
+
+def _load(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise ConfigError(
+            f"{path}, line {error.lineno}, is not JSON: {error.msg}. Correct the file."
+        ) from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"Cannot read {path}: {error}. Check the file, or remove it.") from error
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path} holds a {type(content).__name__}, not an object with 'mcpServers'.")
+    return content
+
+
+def _server(name: str, entry: Any, *, path: Path, variables: Mapping[str, str]) -> ConfiguredServer:
+    try:
+        target = _target(_expanded(entry, variables), path.parent)
+    except ValueError as error:
+        problem = f"The MCP server {name!r} of {path} cannot be used: {error}"
+        return ConfiguredServer(name=name, target=None, problem=problem)
+    return ConfiguredServer(name=name, target=target, problem=None)
+
+
+def _target(entry: Any, directory: Path) -> StdioServerParameters | HttpTarget:
+    if not isinstance(entry, dict) or ("command" in entry) == ("url" in entry):
+        raise ValueError("give either 'command' or 'url'.")
+    if "url" in entry:
+        url = _text(entry, "url")
+        if not url.startswith(("http://", "https://")):
+            raise ValueError("'url' must begin with http:// or https://.")
+        return HttpTarget(url=url, headers=_texts(entry, "headers"))
+    from mcp import StdioServerParameters
+
+    args = entry.get("args", [])
+    if not isinstance(args, list) or not all(isinstance(arg, str) for arg in args):
+        raise ValueError("'args' must be a list of strings.")
+    cwd = directory / (_text(entry, "cwd") if "cwd" in entry else "")
+    return StdioServerParameters(
+        command=_text(entry, "command"), args=args, env=_texts(entry, "env"), cwd=cwd
+    )
+
+
+def _text(entry: dict[str, Any], key: str) -> str:
+    if not isinstance(entry[key], str) or not entry[key]:
+        raise ValueError(f"{key!r} must be a string that is not empty.")
+    return str(entry[key])
+
+
+def _texts(entry: dict[str, Any], key: str) -> dict[str, str]:
+    texts = entry.get(key, {})
+    if not isinstance(texts, dict) or not all(isinstance(text, str) for text in texts.values()):
+        raise ValueError(f"{key!r} must be an object of strings.")
+    return texts
+
+
+def _expanded(value: Any, variables: Mapping[str, str]) -> Any:
+    if isinstance(value, dict):
+        return {key: _expanded(part, variables) for key, part in value.items()}
+    if isinstance(value, list):
+        return [_expanded(part, variables) for part in value]
+    if not isinstance(value, str):
+        return value
+    return _VARIABLE.sub(lambda found: _variable(found, variables), value)
+
+
+def _variable(found: re.Match[str], variables: Mapping[str, str]) -> str:
+    name, default = found.groups()
+    # As in a shell, ":-" also replaces a variable that is set and empty.
+    value = variables.get(name) or default if default is not None else variables.get(name)
+    if value is None:
+        raise ValueError(f"the variable {name} is not set. Set it, or write ${{{name}:-default}}.")
+    return value
