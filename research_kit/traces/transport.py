@@ -87,8 +87,7 @@ class Transport:
         self._open_at_s = 0.0
         self._timeout = httpx.Timeout(timeout_s, connect=min(timeout_s, _CONNECT_TIMEOUT_S))
         self._owns_client = client is None
-        # A proxy for the outside world cannot reach a server on this machine.
-        self._client = httpx.Client(trust_env=not _is_loopback(self.base_url)) if client is None else client
+        self._client = _make_client(self.base_url) if client is None else client
 
     @property
     def is_local(self) -> bool:
@@ -263,6 +262,12 @@ def _checked_url(base_url: str) -> str:
             "for instance https://cloud.langfuse.com."
         )
     return base_url.rstrip("/")
+
+
+def _make_client(base_url: str) -> httpx.Client:
+    # A proxy for the outside world cannot reach a server on this machine; certificates take long to load, and
+    # plain HTTP has none.
+    return httpx.Client(trust_env=not _is_loopback(base_url), verify=base_url.startswith("https:"))
 
 
 def _is_loopback(base_url: str) -> bool:

@@ -54,7 +54,9 @@ class Target:
         self.base_url = base_url.rstrip("/")
         self.public_key = public_key
         self.refused: list[str] = []
-        self._client = httpx.Client(auth=(public_key, secret_key), timeout=_TIMEOUT_S)
+        self._client = httpx.Client(
+            auth=(public_key, secret_key), timeout=_TIMEOUT_S, verify=base_url.startswith("https:")
+        )
         self._sleep_s = sleep_s
 
     def close(self) -> None:
