@@ -26,6 +26,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     read_environment_file()
     try:
         return int(options.run(options))
+    except KeyboardInterrupt:
+        print("research-kit: interrupted", file=sys.stderr)
+        return 130
     except ResearchKitError as error:
         print(f"research-kit: {error}", file=sys.stderr)
         return 2

@@ -30,6 +30,7 @@ class ObservationRow(TypedDict, total=False):
     startTime: str
     endTime: str | None
     completionStartTime: str | None
+    createdAt: str
     latency: float | None
     timeToFirstToken: float | None
     model: str

@@ -10,8 +10,8 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
-from itertools import islice
+from datetime import UTC, datetime, timedelta
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -81,9 +81,17 @@ def push(
     queries = [ObservationQuery(session_id=one, start_time=since_utc) for one in wanted]
     try:
         with _open(store) as source:
-            return _move(source, remote, queries, on_progress)
+            moves = [
+                _move(source, remote, query, on_progress, _Place.of(source, remote, query))
+                for query in queries
+            ]
     finally:
         remote.close()
+    return Transferred(
+        observation_count=sum(move.observation_count for move in moves),
+        score_count=sum(move.score_count for move in moves),
+        refused=tuple(remote.refused),
+    )
 
 
 def pull(
@@ -115,7 +123,8 @@ def pull(
     target = Target(store.base_url, store.public_key, store.secret_key)
     try:
         with TraceReader(base_url, *keys) as source:
-            moved = _move(source, target, [ObservationQuery(session_id=session_id)], on_progress)
+            # One session is soon fetched anew; nothing is remembered of it.
+            moved = _move(source, target, ObservationQuery(session_id=session_id), on_progress, _Place())
     finally:
         target.close()
     if not moved.observation_count:
@@ -127,80 +136,94 @@ def pull(
 
 
 def _move(
-    source: TraceReader, target: Target, queries: Sequence[ObservationQuery], on_progress: Progress
+    source: TraceReader, target: Target, query: ObservationQuery, on_progress: Progress, place: _Place
 ) -> Transferred:
     observation_count = score_count = 0
-    for query in queries:
-        place = _Place.of(target, query)
-        for part in place.remaining(query):
-            for rows in _batches(source.list_observations(part)):
-                target.send_observations(rows)
-                place.note(rows[0]["startTime"], rows[-1]["startTime"])
-                observation_count += len(rows)
-                on_progress(len(rows))
-        place.forget()
-        for scores in _batches(_scores(source, query)):
-            target.send_scores(scores)
-            score_count += len(scores)
-    refused = tuple(target.refused)
-    return Transferred(observation_count=observation_count, score_count=score_count, refused=refused)
+    for rows in _batches(_observations(source, query, place)):
+        target.send_observations(rows)
+        place.note(rows)
+        observation_count += len(rows)
+        on_progress(len(rows))
+    for scores in _batches(_scores(source, query)):
+        target.send_scores(scores)
+        score_count += len(scores)
+    place.forget()
+    return Transferred(
+        observation_count=observation_count, score_count=score_count, refused=tuple(target.refused)
+    )
+
+
+def _observations(source: TraceReader, query: ObservationQuery, place: _Place) -> Iterator[Any]:
+    """Yield what is left: what is older than the place, then what has come since the move began."""
+    oldest, began = place.oldest, place.began
+    if oldest is None or began is None:
+        yield from source.list_observations(query)
+        return
+    start = datetime.fromisoformat(oldest)
+    yield from source.list_observations(replace(query, end_time=start + _MILLISECOND))
+    late = source.list_observations(replace(query, start_time=start, includes_io=False))
+    arrived = datetime.fromisoformat(began)
+    trace_ids = dict.fromkeys(
+        row["traceId"] for row in late if datetime.fromisoformat(row["createdAt"]) >= arrived
+    )
+    for trace_id in trace_ids:
+        yield from source.list_observations(replace(query, trace_id=trace_id))
 
 
 @dataclass(slots=True)
 class _Place:
-    """Where a move is, in a file; observations come newest first.
+    """Where a move is; observations come newest first.
 
     Attributes:
-        path: The file.
-        newest: The start of the first observation of the move; None before it.
-        oldest: The start of the last one that the server has taken.
+        path: The file that remembers it; None when nothing is remembered.
+        began: When the move began; the embedded store has the same clock.
+        oldest: The start of the last observation that the server has taken.
     """
 
-    path: Path
-    newest: str | None = None
+    path: Path | None = None
+    began: str | None = None
     oldest: str | None = None
 
     @classmethod
-    def of(cls, target: Target, query: ObservationQuery) -> Self:
-        """Read where the same move to the same server was interrupted."""
+    def of(cls, source: TraceReader, target: Target, query: ObservationQuery) -> Self:
+        """Read where the same move was interrupted."""
         folder = private_directory(load_settings().data_dir / "transfer", purpose="the state of transfers")
-        what = repr((target.base_url, target.public_key, query))
+        what = repr((source.public_key, target.base_url, target.public_key, query))
         path = folder / f"{hashlib.sha256(what.encode()).hexdigest()[:16]}.json"
         try:
             return cls(path, **json.loads(path.read_text(encoding="utf-8")))
         except (FileNotFoundError, ValueError, TypeError):
-            return cls(path)
+            return cls(path, began=datetime.now(UTC).isoformat(timespec="milliseconds"))
 
-    def remaining(self, query: ObservationQuery) -> list[ObservationQuery]:
-        """Return what is left: what is older than the place, then what is new since the move began."""
-        if self.newest is None or self.oldest is None:
-            return [query]
-        older = replace(query, end_time=datetime.fromisoformat(self.oldest) + _MILLISECOND)
-        newer = replace(query, start_time=datetime.fromisoformat(self.newest))
-        return [older, newer]
-
-    def note(self, newest: str, oldest: str) -> None:
+    def note(self, rows: Sequence[Any]) -> None:
         """Note a batch that the server has taken."""
-        self.newest = self.newest or newest
-        if self.oldest is None or oldest < self.oldest:
-            self.oldest = oldest
+        if self.path is None:
+            return
+        starts = [row["startTime"] for row in rows]
+        self.oldest = min([*starts, self.oldest] if self.oldest else starts)
         draft = self.path.with_suffix(".draft")
-        draft.write_text(json.dumps({"newest": self.newest, "oldest": self.oldest}), encoding="utf-8")
+        draft.write_text(json.dumps({"began": self.began, "oldest": self.oldest}), encoding="utf-8")
         draft.replace(self.path)
 
     def forget(self) -> None:
         """Begin anew the next time."""
-        self.path.unlink(missing_ok=True)
+        if self.path is not None:
+            self.path.unlink(missing_ok=True)
 
 
 def _scores(source: TraceReader, query: ObservationQuery) -> Iterator[Any]:
+    """Yield the scores of what is moved; with a start time, those that were given since."""
     if query.session_id is None:
-        yield from source.list_scores()
-        return
-    rows = source.list_observations(replace(query, includes_io=False))
-    trace_ids = sorted({row["traceId"] for row in rows})
-    yield from source.list_scores(session_id=query.session_id)
-    yield from source.list_scores(trace_ids=trace_ids)
+        found = source.list_scores()
+    else:
+        whole = ObservationQuery(session_id=query.session_id, includes_io=False)
+        trace_ids = sorted({row["traceId"] for row in source.list_observations(whole)})
+        own = source.list_scores(session_id=query.session_id)
+        found = chain(own, source.list_scores(trace_ids=trace_ids))
+    since = query.start_time
+    for score in found:
+        if since is None or datetime.fromisoformat(score["timestamp"]) >= since:
+            yield score
 
 
 def _batches(rows: Iterable[_Row]) -> Iterator[list[_Row]]:

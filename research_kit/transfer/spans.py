@@ -38,13 +38,27 @@ _JSON = {
 _CONTENT = {"input": "langfuse.observation.input", "output": "langfuse.observation.output"}
 _RESOURCE, _SCOPE, _ATTRIBUTE = "resourceAttributes.", "scope.", "attributes."
 _STATUS_ERROR = 2
+# From this version on the SDK writes metadata as JSON, texts too; before, texts were written as they are.
+_JSON_METADATA_SINCE = 5
+# What other clients say in these is answered as it was written; elsewhere 1.50 is answered as a number.
+_EXACT = {
+    "session.id": "sessionId",
+    "langfuse.session.id": "sessionId",
+    "gen_ai.conversation.id": "sessionId",
+    "user.id": "userId",
+    "langfuse.user.id": "userId",
+    "langfuse.trace.name": "traceName",
+    "langfuse.release": "release",
+    "langfuse.version": "version",
+    "service.version": "version",
+}
 
 
 def export_of(rows: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     """Return the OTLP/JSON export that makes ``rows``, observations with all groups of fields."""
     spans_by_origin: dict[str, list[dict[str, Any]]] = {}
     for row in rows:
-        metadata = {key: _stored_text(value) for key, value in row["metadata"].items() if value is not None}
+        metadata = {key: _stored_text(value) for key, value in row["metadata"].items()}
         origin = json.dumps(
             {key: text for key, text in metadata.items() if key.startswith((_RESOURCE, _SCOPE))}
         )
@@ -72,7 +86,7 @@ def _origin(texts: Mapping[str, str], spans: list[dict[str, Any]]) -> dict[str, 
 
 def _span(row: Mapping[str, Any], metadata: Mapping[str, str]) -> dict[str, Any]:
     is_langfuse = metadata.get(f"{_SCOPE}name", _LANGFUSE_SCOPE).startswith(_LANGFUSE_SCOPE)
-    attributes = _fields(row, metadata) if is_langfuse else _originals(row["metadata"])
+    attributes = _fields(row, metadata) if is_langfuse else _originals(row)
     attributes |= {name: row[field] for field, name in _CONTENT.items() if row.get(field)}
     is_error = row["level"] == "ERROR"
     span = {
@@ -97,16 +111,36 @@ def _fields(row: Mapping[str, Any], metadata: Mapping[str, str]) -> dict[str, st
         found["langfuse.internal.is_app_root"] = "true"
     if row.get("public"):
         found["langfuse.trace.public"] = "true"
-    own = {key: text for key, text in metadata.items() if not key.startswith((_RESOURCE, _SCOPE))}
+    is_json = _major(metadata.get(f"{_SCOPE}version", "")) >= _JSON_METADATA_SINCE
+    own = {
+        key: json.dumps(value, ensure_ascii=False) if is_json else metadata[key]
+        for key, value in row["metadata"].items()
+        if not key.startswith((_RESOURCE, _SCOPE))
+    }
     return found | {f"langfuse.observation.metadata.{key}": text for key, text in own.items()}
 
 
-def _originals(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    return {
+def _originals(row: Mapping[str, Any]) -> dict[str, Any]:
+    found = {
         key.removeprefix(_ATTRIBUTE): _stored_text(value) if isinstance(value, str) else value
-        for key, value in metadata.items()
+        for key, value in row["metadata"].items()
         if key.startswith(_ATTRIBUTE)
     }
+    return found | {key: _exact_text(key, found[key], row) for key in found.keys() & _EXACT}
+
+
+def _exact_text(key: str, value: Any, row: Mapping[str, Any]) -> Any:
+    """Return the text that a field of ``row`` was made of, when it is the same value."""
+    text = row.get(_EXACT[key]) or ""
+    try:
+        return text if json.loads(text) == value else value
+    except ValueError:
+        return value
+
+
+def _major(version: str) -> int:
+    first = version.partition(".")[0]
+    return int(first) if first.isascii() and first.isdecimal() else 0
 
 
 def _attributes(values: Mapping[str, Any]) -> list[dict[str, Any]]:

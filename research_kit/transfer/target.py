@@ -10,7 +10,10 @@ import gzip
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 
@@ -20,6 +23,7 @@ from research_kit.transfer.spans import export_of
 __all__ = ["Target"]
 
 _ATTEMPTS = 8
+_FIRST_ATTEMPTS = 3
 _FIRST_PAUSE_S = 0.5
 _LONGEST_PAUSE_S = 60.0
 _TIMEOUT_S = 60.0
@@ -34,6 +38,7 @@ class Target:
         public_key: Its public key.
         secret_key: Its secret key.
         sleep_s: Waits between attempts.
+        transport: How requests are made; None means over the network.
 
     Raises:
         ConfigError: When ``base_url`` is no web address.
@@ -46,8 +51,9 @@ class Target:
         secret_key: str,
         *,
         sleep_s: Callable[[float], None] = time.sleep,
+        transport: httpx.BaseTransport | None = None,
     ) -> None:
-        if not base_url.startswith(("http://", "https://")):
+        if not _is_web_address(base_url):
             raise ConfigError(
                 f"The server is {base_url!r}, which is no web address. Give it with its scheme."
             )
@@ -55,7 +61,10 @@ class Target:
         self.public_key = public_key
         self.refused: list[str] = []
         self._client = httpx.Client(
-            auth=(public_key, secret_key), timeout=_TIMEOUT_S, verify=base_url.startswith("https:")
+            auth=(public_key, secret_key),
+            timeout=_TIMEOUT_S,
+            verify=base_url.startswith("https:"),
+            transport=transport,
         )
         self._sleep_s = sleep_s
 
@@ -69,7 +78,7 @@ class Target:
         Raises:
             BackendError: When the server cannot be reached or refuses the keys.
         """
-        answer = self._request("GET", "/api/public/projects")
+        answer = self._request("GET", "/api/public/projects", attempts=_FIRST_ATTEMPTS)
         self._require(answer)
         try:
             return str(answer.json()["data"][0]["id"])
@@ -91,16 +100,20 @@ class Target:
             "x-langfuse-ingestion-version": "4",
         }
         answer = self._request("POST", "/api/public/otel/v1/traces", content=body, headers=headers)
-        if answer.status_code not in _TOO_LARGE:
-            self._require(answer)
-        elif len(rows) == 1:
-            self.refused.append(
-                f"observation {rows[0]['id']} of trace {rows[0]['traceId']}: {_words(answer)}"
-            )
-        else:
-            middle = len(rows) // 2
-            self.send_observations(rows[:middle])
-            self.send_observations(rows[middle:])
+        if answer.status_code in _TOO_LARGE:
+            self._divide_observations(rows, _words(answer))
+            return
+        self._require(answer)
+        if problem := _partial_problem(answer):
+            self._divide_observations(rows, problem)
+
+    def _divide_observations(self, rows: Sequence[Mapping[str, Any]], problem: str) -> None:
+        if len(rows) == 1:
+            self.refused.append(f"observation {rows[0]['id']} of trace {rows[0]['traceId']}: {problem}")
+            return
+        middle = len(rows) // 2
+        self.send_observations(rows[:middle])
+        self.send_observations(rows[middle:])
 
     def send_scores(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Send scores with their ids and times; one that the server refuses is noted in ``refused``.
@@ -116,25 +129,34 @@ class Target:
             for row in rows
         ]
         answer = self._request("POST", "/api/public/ingestion", json={"batch": events})
+        if answer.status_code == httpx.codes.REQUEST_ENTITY_TOO_LARGE and len(rows) > 1:
+            self.send_scores(rows[: len(rows) // 2])
+            self.send_scores(rows[len(rows) // 2 :])
+            return
         self._require(answer)
         for error in answer.json().get("errors", []):
             self.refused.append(f"score {error.get('id')}: {error.get('message')}")
 
-    def _request(self, method: str, path: str, **options: Any) -> httpx.Response:
-        for attempt in range(1, _ATTEMPTS + 1):
-            pause_s = _FIRST_PAUSE_S * 2.0 ** (attempt - 1)
+    def _request(
+        self, method: str, path: str, *, attempts: int = _ATTEMPTS, **options: Any
+    ) -> httpx.Response:
+        for attempt in range(1, attempts + 1):
+            pause_s = min(_FIRST_PAUSE_S * 2.0 ** (attempt - 1), _LONGEST_PAUSE_S)
             try:
                 answer = self._client.request(method, f"{self.base_url}{path}", **options)
             except httpx.TransportError as error:
-                if attempt == _ATTEMPTS:
-                    raise self._error(f"no answer after {attempt} attempts ({error})") from error
+                if attempt == attempts:
+                    problem = (
+                        f"no answer after {attempt} attempts ({error}). Check the address and the network"
+                    )
+                    raise self._error(problem) from error
             else:
                 if answer.status_code != httpx.codes.TOO_MANY_REQUESTS and answer.status_code < 500:
                     return answer
-                if attempt == _ATTEMPTS:
+                if attempt == attempts:
                     return answer
                 pause_s = max(pause_s, _wish_s(answer))
-            self._sleep_s(min(pause_s, _LONGEST_PAUSE_S))
+            self._sleep_s(pause_s)
         raise AssertionError("every last attempt returns or raises")
 
     def _require(self, answer: httpx.Response) -> None:
@@ -174,10 +196,33 @@ def _score(row: Mapping[str, Any]) -> dict[str, Any]:
     return {**kept, "value": value, **targets[subject["kind"]]}
 
 
-def _wish_s(answer: httpx.Response) -> float:
+def _is_web_address(text: str) -> bool:
     try:
-        return float(answer.headers.get("retry-after", "0"))
+        return text.startswith(("http://", "https://")) and bool(urlsplit(text).hostname)
     except ValueError:
+        return False
+
+
+def _partial_problem(answer: httpx.Response) -> str:
+    """Return why a server that has answered with success took not everything; empty when it did."""
+    try:
+        partial = answer.json().get("partialSuccess") or {}
+        is_partial = int(partial.get("rejectedSpans") or 0) > 0
+    except (ValueError, AttributeError):
+        return ""
+    return str(partial.get("errorMessage") or "it was rejected") if is_partial else ""
+
+
+def _wish_s(answer: httpx.Response) -> float:
+    """Return how long the server asks to wait, in seconds or until a date."""
+    wish = answer.headers.get("retry-after", "0")
+    try:
+        return float(wish)
+    except ValueError:
+        pass
+    try:
+        return max((parsedate_to_datetime(wish) - datetime.now(UTC)).total_seconds(), 0.0)
+    except (ValueError, TypeError):
         return 0.0
 
 

@@ -135,6 +135,105 @@ def test_push_goes_on_after_an_interruption(
     assert len(observations(source)) - sum(taken) <= sum(again) < len(observations(source))
 
 
+def post(address: StoreAddress, number: int, start_ms: int, *, scope: str = "other", **texts: str) -> None:
+    """Send one observation of a client of no special kind."""
+    span = {
+        "traceId": f"{number:032x}",
+        "spanId": f"{number:016x}",
+        "name": "late",
+        "startTimeUnixNano": str(start_ms * 1_000_000),
+        "endTimeUnixNano": str(start_ms * 1_000_000),
+        "attributes": [
+            {"key": key.replace("__", "."), "value": {"stringValue": text}} for key, text in texts.items()
+        ],
+    }
+    body = {"resourceSpans": [{"scopeSpans": [{"scope": {"name": scope}, "spans": [span]}]}]}
+    with client_of(address) as client:
+        client.post("/api/public/otel/v1/traces", json=body).raise_for_status()
+
+
+def test_push_sends_what_arrived_while_it_was_interrupted(
+    tmp_path: Path, target: StoreAddress, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What arrives late, with a start in the part that was already sent, is sent as well."""
+    monkeypatch.setenv("RESEARCH_KIT_DATA_DIR", str(tmp_path / "late"))
+    mine = ensure_running(tmp_path / "late", idle_timeout_s=300)
+    try:
+        for number in range(1, 251):
+            post(mine, number, 1_795_165_200_000 + number)
+
+        def stop(count: int) -> None:
+            raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            rk.push(on_progress=stop)
+        post(mine, 900, 1_795_165_200_000 + 249)
+        rk.push()
+        assert observations(target) == observations(mine)
+        assert len(observations(target)) == 251
+    finally:
+        stop_store(tmp_path / "late")
+
+
+def test_push_keeps_texts_that_look_like_numbers(
+    tmp_path: Path, target: StoreAddress, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ids and versions such as 1e3 and 1.50 stay what they are, whoever sent them."""
+    monkeypatch.setenv("RESEARCH_KIT_DATA_DIR", str(tmp_path / "odd"))
+    mine = ensure_running(tmp_path / "odd", idle_timeout_s=300)
+    texts = {
+        "session__id": "1e3",
+        "user__id": "1.50",
+        "langfuse__version": "2.10",
+        "langfuse__release": "007",
+    }
+    try:
+        post(mine, 1, 1_795_165_200_000, **texts)
+        post(mine, 2, 1_795_165_200_000, scope="langfuse-sdk", **texts)
+        rk.push()
+        assert observations(target) == observations(mine)
+        assert {row["sessionId"] for row in observations(target)} == {"1e3"}
+    finally:
+        stop_store(tmp_path / "odd")
+
+
+def test_push_notes_what_a_server_rejects_in_part() -> None:
+    """A success that names rejected spans is no success for these."""
+    row = {"id": "a", "traceId": "b", "metadata": {}, "level": "DEFAULT", "name": "", "type": "SPAN"}
+    row |= {"startTime": "2026-11-20T09:00:00.000Z", "endTime": None}
+    partial = {"partialSuccess": {"rejectedSpans": "1", "errorMessage": "too old"}}
+    transport = httpx.MockTransport(lambda request: httpx.Response(200, json=partial))
+    sender = Target("http://127.0.0.1:1", "pk", "sk", transport=transport)
+    sender.send_observations([row, {**row, "id": "c"}])
+    assert sender.refused == ["observation a of trace b: too old", "observation c of trace b: too old"]
+
+
+def test_push_waits_as_long_as_it_is_told() -> None:
+    """Retry-After counts, in seconds and as a date."""
+    answers = iter(["300", "Fri, 20 Nov 2020 09:00:00 GMT", None])
+    waited: list[float] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        wish = next(answers)
+        return (
+            httpx.Response(200, json={"data": [{"id": "p"}]})
+            if wish is None
+            else httpx.Response(429, headers={"retry-after": wish})
+        )
+
+    transport = httpx.MockTransport(answer)
+    sender = Target("http://127.0.0.1:1", "pk", "sk", sleep_s=waited.append, transport=transport)
+    assert sender.project_id() == "p"
+    assert waited == [300.0, 1.0]
+
+
+@pytest.mark.parametrize("address", ["langfuse.example", "http://", "http://[::1", "ftp://here"])
+def test_push_refuses_what_is_no_address(address: str) -> None:
+    """An address that cannot be one is refused at once."""
+    with pytest.raises(ConfigError, match="is no web address"):
+        Target(address, "pk", "sk")
+
+
 @pytest.fixture
 def front(target: StoreAddress, monkeypatch: pytest.MonkeyPatch) -> Iterator[MisbehavingServer]:
     """The target behind a server that misbehaves on command."""
