@@ -27,6 +27,7 @@ _BENCHMARKS = {
     "exit": "exit_time",
     "reading": "reading",
     "store": "store_speed",
+    "panel": "panel_speed",
     "peers": "peers",
 }
 _PACKAGES = ("research-kit", "langfuse", "opentelemetry-sdk", "pandas", "ipython")

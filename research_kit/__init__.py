@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from research_kit.agent import resolve_lm
-    from research_kit.chat import Conversation, chat
+    from research_kit.chat import Conversation, budget, chat
     from research_kit.errors import ResearchKitError
     from research_kit.instrumentation import instrument, uninstrument
     from research_kit.ipython import load_ipython_extension, unload_ipython_extension
@@ -32,9 +32,11 @@ if TYPE_CHECKING:
     from research_kit.traces import (
         ALL_SESSIONS,
         TraceReader,
+        aio,
         cells_df,
         cost_by,
         generations_df,
+        iter_tables,
         latency_summary,
         messages_df,
         observations_df,
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
         plot_tokens,
         scores_df,
         sessions_df,
+        tool_calls_df,
         traces_df,
         wait_for,
     )
@@ -53,7 +56,9 @@ _HOMES = {
     "Conversation": "chat",
     "ResearchKitError": "errors",
     "TraceReader": "traces",
+    "aio": "traces",
     "bind": "session",
+    "budget": "chat",
     "cells_df": "traces",
     "chat": "chat",
     "clear_session": "session",
@@ -62,6 +67,7 @@ _HOMES = {
     "current_user_id": "session",
     "flush": "session",
     "generations_df": "traces",
+    "iter_tables": "traces",
     "instrument": "instrumentation",
     "langfuse_manager": "session",
     "latency_summary": "traces",
@@ -83,6 +89,7 @@ _HOMES = {
     "set_session": "session",
     "set_user": "session",
     "status": "session",
+    "tool_calls_df": "traces",
     "trace_span": "session",
     "traces_df": "traces",
     "unbind": "session",
@@ -96,7 +103,9 @@ __all__ = [
     "Conversation",
     "ResearchKitError",
     "TraceReader",
+    "aio",
     "bind",
+    "budget",
     "cells_df",
     "chat",
     "clear_session",
@@ -106,6 +115,7 @@ __all__ = [
     "flush",
     "generations_df",
     "instrument",
+    "iter_tables",
     "langfuse_manager",
     "latency_summary",
     "load_ipython_extension",
@@ -126,6 +136,7 @@ __all__ = [
     "set_session",
     "set_user",
     "status",
+    "tool_calls_df",
     "trace_span",
     "traces_df",
     "unbind",

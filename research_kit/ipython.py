@@ -7,6 +7,7 @@ registers hooks, and nothing else: no network, no server, no output. Unloading r
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from types import ModuleType
 
 from IPython.core.interactiveshell import ExecutionInfo, ExecutionResult, InteractiveShell
@@ -21,6 +22,7 @@ __all__ = ["load_ipython_extension", "unload_ipython_extension"]
 # Importing one of these is the sign that something observed will happen in this kernel.
 _OBSERVED_MODULES = ("dspy", "langfuse", "mcp")
 _TRACE_MAGIC = "%%trace"
+_CHAT_MAGIC = "chat"
 _MAX_NAME_LENGTH = 200
 
 _shell: InteractiveShell | None = None
@@ -37,6 +39,8 @@ def load_ipython_extension(ipython: InteractiveShell) -> None:
     ipython.events.register("pre_run_cell", _before_cell)
     ipython.events.register("post_run_cell", _after_cell)
     ipython.input_transformers_cleanup.append(_without_trace_magic)
+    register: Callable[..., object] = ipython.register_magic_function
+    register(_chat_magic, "line_cell", _CHAT_MAGIC)
     _watch_imports()
 
 
@@ -49,9 +53,23 @@ def unload_ipython_extension(ipython: InteractiveShell) -> None:
     ipython.events.unregister("pre_run_cell", _before_cell)
     ipython.events.unregister("post_run_cell", _after_cell)
     ipython.input_transformers_cleanup.remove(_without_trace_magic)
+    for magics in ipython.magics_manager.magics.values():
+        magics.pop(_CHAT_MAGIC, None)
     uninstrument_dspy()
     _leave(running_cells.cut_off())
     session.unbind()
+
+
+def _chat_magic(line: str, cell: str | None = None) -> object:
+    """Ask the assistant.
+
+    ``%chat question`` asks a line, ``%%chat [--lm NAME] [--new] [--raw] [--as NAME]`` the cell below it.
+    ``{variable}`` is filled in, unless with ``--raw``; ``--as`` names the variable that takes the answer.
+    """
+    from research_kit.chat.cell_chat import run_chat_magic
+
+    assert _shell is not None
+    return run_chat_magic(line, cell, _shell.user_ns)
 
 
 def _watch_imports() -> None:

@@ -6,19 +6,23 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from research_kit.chat.engine import Conversation, Totals, Turn
+    from research_kit.chat.engine import Conversation, Turn
+    from research_kit.chat.history import Totals
     from research_kit.chat.launch import chat
     from research_kit.chat.panel import ChatPanel
+    from research_kit.chat.spending import Budget, budget
 
 _HOMES = {
+    "Budget": "spending",
     "ChatPanel": "panel",
     "Conversation": "engine",
-    "Totals": "engine",
+    "Totals": "history",
     "Turn": "engine",
+    "budget": "spending",
     "chat": "launch",
 }
 
-__all__ = ["ChatPanel", "Conversation", "Totals", "Turn", "chat"]
+__all__ = ["Budget", "ChatPanel", "Conversation", "Totals", "Turn", "budget", "chat"]
 
 
 def __getattr__(name: str) -> Any:

@@ -5,6 +5,9 @@ Owns the defaults of a conversation; each part is built by the agent layer.
 
 from __future__ import annotations
 
+import asyncio
+import functools
+import inspect
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +18,7 @@ import dspy
 from research_kit.agent import (
     LMChoice,
     ToolServer,
+    agent_loop,
     as_dspy_tools,
     build_assistant,
     build_kernel_server,
@@ -31,6 +35,15 @@ class Assembly:
 
     lm: LMChoice
     program: dspy.Module
+    get_namespace: Callable[[], Mapping[str, Any]]
+
+    def fresh_program(self, attempt: int) -> dspy.Module:
+        """Return the program such that DSPy's cache does not answer with what it answered before."""
+        program: dspy.Module = self.program.deepcopy()
+        if isinstance(self.lm.lm, dspy.LM):
+            for predictor in program.predictors():
+                predictor.config = {**predictor.config, "rollout_id": attempt}
+        return program
 
 
 def main_namespace() -> Mapping[str, Any]:
@@ -44,6 +57,7 @@ def assemble(
     tools: Sequence[Callable[..., Any] | dspy.Tool],
     assistant: dspy.Module | None,
     get_namespace: Callable[[], Mapping[str, Any]],
+    approve: Callable[[str, dict[str, Any]], bool],
 ) -> Assembly:
     """Choose the language model, connect the tools and build the assistant.
 
@@ -58,7 +72,21 @@ def assemble(
         choice.lm.start()
     if assistant is None:
         server = ToolServer("kernel", build_kernel_server(get_namespace))
-        own = [tool if isinstance(tool, dspy.Tool) else dspy.Tool(tool) for tool in tools]
-        assistant = build_assistant(choice, [*as_dspy_tools(server), *own])
+        own = [tool if isinstance(tool, dspy.Tool) else dspy.Tool(_in_thread(tool)) for tool in tools]
+        assistant = build_assistant(choice, [*as_dspy_tools(server, approve=approve), *own])
     instrument_dspy()
-    return Assembly(lm=choice, program=assistant)
+    return Assembly(lm=choice, program=assistant, get_namespace=get_namespace)
+
+
+def _in_thread(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return ``function`` such that the agent's loop does not wait for it: Stop is heard meanwhile."""
+    if inspect.iscoroutinefunction(function):
+        return function
+
+    @functools.wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        if agent_loop().is_current_thread():
+            return asyncio.to_thread(function, *args, **kwargs)
+        return function(*args, **kwargs)
+
+    return call

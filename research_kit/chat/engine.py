@@ -1,7 +1,8 @@
 """The conversation: messages in, typed events out, one trace per message.
 
 Owns the order of messages, the history and the sums; knows no widgets. Invariant: one message is answered at
-a time, on the agent's loop thread, in a trace of its own, so that nothing of a running cell leaks into it.
+a time, in the order in which they were sent, on the agent's loop thread, in a trace of its own, so that
+nothing of a running cell leaks into it.
 """
 
 from __future__ import annotations
@@ -9,12 +10,15 @@ from __future__ import annotations
 import asyncio
 import statistics
 import threading
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from research_kit import session
+from research_kit.chat.approving import Approvals
 from research_kit.chat.events import MessageFinished, Usage, add_usage
+from research_kit.chat.history import Exchange, Totals, messages_within
+from research_kit.chat.pages import opening_link, page_address
+from research_kit.chat.spending import Budget, spending
 from research_kit.chat.turn import ClosingEvent, Turn
 from research_kit.errors import ConfigError, ResearchKitError
 
@@ -22,23 +26,11 @@ if TYPE_CHECKING:
     import dspy
 
     from research_kit.chat.assembly import Assembly
+    from research_kit.chat.past import PastMessage, SessionSummary
 
-__all__ = ["Conversation", "Totals", "Turn"]
+__all__ = ["Conversation", "Turn"]
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Totals:
-    """The sums of a conversation.
-
-    Attributes:
-        message_count: Messages sent, whatever became of them.
-        usage: Tokens and cost of all of them.
-        latency_p50_s: Median time to the whole answer in seconds; None before the first answer.
-    """
-
-    message_count: int = 0
-    usage: Usage = field(default_factory=Usage)
-    latency_p50_s: float | None = None
+_MOST_WAITING = 8
 
 
 class Conversation:
@@ -50,6 +42,9 @@ class Conversation:
         assistant: Any DSPy module that takes ``question`` and ``history`` and returns ``answer``; it then
             brings its own tools.
         get_namespace: Returns the variables that the assistant sees; by default the notebook's.
+        approve: Asked with a tool's name and arguments before a tool runs that may change something and no
+            panel can ask; without it the answer is no.
+        max_history_tokens: How many tokens of earlier messages a question carries; the oldest are left out.
     """
 
     def __init__(
@@ -59,14 +54,18 @@ class Conversation:
         tools: Sequence[Callable[..., Any]] = (),
         assistant: dspy.Module | None = None,
         get_namespace: Callable[[], Mapping[str, Any]] | None = None,
+        approve: Callable[[str, dict[str, Any]], bool] | None = None,
+        max_history_tokens: int = 16_000,
     ) -> None:
+        self.approvals = Approvals(approve)
         self._parts = {"lm": lm, "tools": tools, "assistant": assistant, "get_namespace": get_namespace}
+        self._max_history_tokens = max_history_tokens
         self._lock = threading.Lock()
         self._assembly: Assembly | None = None
         self._assembling = asyncio.Lock()
-        self._turn: Turn | None = None
-        self._work: asyncio.Future[str] | None = None
-        self._history: list[dict[str, str]] = []
+        self._answering = asyncio.Lock()
+        self._turns: list[Turn] = []
+        self._exchanges: list[Exchange] = []
         self._latencies_s: list[float] = []
         self._message_count = 0
         self._usage = Usage()
@@ -87,11 +86,6 @@ class Conversation:
         return session.status().state
 
     @property
-    def session_url(self) -> str | None:
-        """The page that replays the session; None until it is known."""
-        return session.status().session_url
-
-    @property
     def lm_name(self) -> str | None:
         """The language model that answers; None before the first message."""
         return self._assembly.lm.name if self._assembly is not None else None
@@ -103,10 +97,16 @@ class Conversation:
             latency = statistics.median(self._latencies_s) if self._latencies_s else None
             return Totals(message_count=self._message_count, usage=self._usage, latency_p50_s=latency)
 
-    def trace_url(self, trace_id: str) -> str | None:
-        """Return the page of a trace; None while the server's project is not known."""
-        backend = session.kernel_session().backend
-        return backend.trace_url(trace_id) if backend is not None else None
+    @property
+    def budget(self) -> Budget:
+        """What the session has used and may use."""
+        return spending().of(session.current_session_id())
+
+    @property
+    def waiting_count(self) -> int:
+        """Messages that wait until those before them are answered."""
+        with self._lock:
+            return max(len(self._turns) - 1, 0)
 
     def prepare(self) -> None:
         """Begin to connect the tools and load the model now, so that the first message need not wait for it.
@@ -118,26 +118,32 @@ class Conversation:
         agent_loop().submit(self._ready_assembly())
 
     def send(self, text: str) -> Turn:
-        """Begin to answer ``text`` and return at once.
+        """Begin to answer ``text`` and return at once; while another message is answered, it waits its turn.
 
         Raises:
             ConfigError: When ``text`` is empty.
-            ResearchKitError: When the message before it is still being answered.
+            ResearchKitError: When the session's budget is used, or too many messages wait.
         """
-        if not text.strip():
-            raise ConfigError(f"The message {text!r} is empty. Write what you want to know.")
-        from research_kit.agent import agent_loop
+        return self._begin(text)
 
+    def resend(self, message_number: int, text: str) -> Turn:
+        """Ask again from a message on: it and what came after it leave the history, and ``text`` is answered.
+
+        With the same text it is a new attempt, which DSPy's cache does not answer.
+
+        Raises:
+            ConfigError: When ``text`` is empty.
+            ResearchKitError: When a message is still being answered, or the session's budget is used.
+        """
         with self._lock:
-            if self._turn is not None and self._turn.is_running:
+            if self._turns:
                 raise ResearchKitError(
-                    f"The message {self._turn.text[:60]!r} is still being answered. "
-                    "Wait for it, or stop it first."
+                    f"The message {self._turns[0].text[:60]!r} is still being answered. "
+                    "Wait for it, or stop it, before you change an earlier one."
                 )
-            self._message_count += 1
-            turn = Turn(text, cancel=self._request_stop)
-            self._turn = turn
-            agent_loop().submit(self._answer(turn, self._message_count))
+        turn = self._begin(text, is_retry=True)
+        with self._lock:
+            self._exchanges = [known for known in self._exchanges if known.message_number < message_number]
         return turn
 
     def ask(self, text: str) -> str:
@@ -148,33 +154,154 @@ class Conversation:
         """
         return self.send(text).result().answer
 
-    async def _answer(self, turn: Turn, message_number: int) -> None:
-        from research_kit.chat.answering import MessageRun
+    def decide(self, call_id: str, decision: str) -> None:
+        """Answer an `ApprovalNeeded`: ``once``, ``session`` or ``deny``.
 
-        run = MessageRun(turn, message_number, self._history)
-        # A task of its own: stopping it leaves this one alive to tell how the message ended.
-        self._work = asyncio.ensure_future(run.work(self._ready_assembly))
-        [outcome] = await asyncio.gather(self._work, return_exceptions=True)
-        closing = run.close(outcome)
-        self._remember(turn.text, closing)
-        turn.emit(closing)
+        Raises:
+            ConfigError: When the decision is another word.
+        """
+        self.approvals.decide(call_id, decision)
 
-    def _request_stop(self) -> None:
+    def begin_anew(self) -> None:
+        """Forget the messages; the session stays.
+
+        Raises:
+            ResearchKitError: When a message is still being answered.
+        """
+        with self._lock:
+            if self._turns:
+                raise ResearchKitError("A message is still being answered. Wait for it, or stop it first.")
+            self._forget()
+
+    def restore(self) -> list[PastMessage]:
+        """Go on with the messages that this session has on the server, and return them.
+
+        Raises:
+            BackendError: When the server cannot be read.
+        """
+        from research_kit.chat.past import read_past
+
+        session_id = session.current_session_id()
+        if session_id is None:
+            return []
+        past = read_past(session_id)
+        spending().recall(session_id, past.usage)
+        with self._lock:
+            self._exchanges = [
+                Exchange(message_number=old.message_number, question=old.question, answer=old.answer)
+                for old in past.messages
+                if old.answer and not old.error
+            ]
+            self._latencies_s = [old.latency_s for old in past.messages if old.answer]
+            self._message_count = max((old.message_number for old in past.messages), default=0)
+            self._usage = Usage()
+            for old in past.messages:
+                self._usage = add_usage(self._usage, old.usage)
+        return past.messages
+
+    def list_sessions(self) -> list[SessionSummary]:
+        """Return the sessions that one can go on with, newest first.
+
+        Raises:
+            BackendError: When the server cannot be read.
+        """
+        from research_kit.chat.past import list_sessions
+
+        return list_sessions()
+
+    def open_session(self, session_id: str | None) -> list[PastMessage]:
+        """Go on with a session in this kernel, or with a new one, and return its messages.
+
+        Raises:
+            ResearchKitError: When a message is still being answered, or the session cannot be read.
+        """
+        self.begin_anew()
+        if session_id is None:
+            session.new_session()
+            return []
+        session.resume(session_id)
+        return self.restore()
+
+    def give_feedback(self, trace_id: str, value: int | None, comment: str) -> None:
+        """Score an answer ``helpful``: 1 or 0, with a comment; None takes the score back.
+
+        Raises:
+            ResearchKitError: When it cannot be taken back.
+        """
+        from research_kit.chat.feedback import give_feedback
+
+        give_feedback(trace_id, value, comment)
+
+    def page_address(self, trace_id: str | None = None) -> str | None:
+        """Return the address of the page of a trace, else of the session, without any secret."""
+        return page_address(trace_id=trace_id)
+
+    def opening_link(self, trace_id: str | None = None) -> str | None:
+        """Return the link that opens that page now; it may hold a proof and is never to be kept."""
+        return opening_link(trace_id=trace_id)
+
+    def _forget(self) -> None:
+        self._exchanges = []
+        self._latencies_s = []
+        self._message_count = 0
+        self._usage = Usage()
+
+    def _begin(self, text: str, *, is_retry: bool = False) -> Turn:
+        if not text.strip():
+            raise ConfigError(f"The message {text!r} is empty. Write what you want to know.")
         from research_kit.agent import agent_loop
 
-        agent_loop().submit(self._stop())
-
-    async def _stop(self) -> None:
-        # Runs after the first step of `_answer`: the loop keeps the order in which work was submitted.
-        if self._work is not None:
-            self._work.cancel()
-
-    def _remember(self, text: str, closing: ClosingEvent) -> None:
+        if self.budget.is_spent:
+            raise ResearchKitError(self.budget.refusal())
         with self._lock:
+            if len(self._turns) > _MOST_WAITING:
+                raise ResearchKitError(
+                    f"{_MOST_WAITING} messages wait already. Send {text[:60]!r} when some are answered."
+                )
+            self._message_count += 1
+            turn = Turn(text, message_number=self._message_count, is_retry=is_retry, cancel=self._stop)
+            self._turns.append(turn)
+            agent_loop().submit(self._answer(turn))
+        return turn
+
+    async def _answer(self, turn: Turn) -> None:
+        from research_kit.chat.answering import MessageRun
+
+        run = MessageRun(turn, self.approvals)
+        waited: Any = await _settled(turn, self._answering.acquire())
+        if waited is not True:  # stopped while it waited
+            self._end(turn, run.close(waited))
+            return
+        try:
+            with self._lock:
+                history = messages_within(self._exchanges, self._max_history_tokens)
+            closing = run.close(await _settled(turn, run.work(self._ready_assembly, history)))
+            # Before the next message comes up, which is to know this one.
+            self._end(turn, closing)
+        finally:
+            self._answering.release()
+
+    def _end(self, turn: Turn, closing: ClosingEvent) -> None:
+        self._remember(turn, closing)
+        self.approvals.release(turn)
+        turn.emit(closing)
+
+    def _stop(self, turn: Turn) -> None:
+        from research_kit.agent import agent_loop
+
+        agent_loop().submit(_cancel(turn))
+
+    def _remember(self, turn: Turn, closing: ClosingEvent) -> None:
+        with self._lock:
+            self._turns.remove(turn)
             self._usage = add_usage(self._usage, closing.usage)
+            if closing.trace_id is None:
+                spending().add(session.current_session_id(), closing.usage)
             if isinstance(closing, MessageFinished):
                 self._latencies_s.append(closing.latency_s)
-                self._history.append({"question": text, "answer": closing.answer})
+                self._exchanges.append(
+                    Exchange(message_number=turn.message_number, question=turn.text, answer=closing.answer)
+                )
 
     async def _ready_assembly(self) -> Assembly:
         async with self._assembling:
@@ -183,5 +310,20 @@ class Conversation:
 
                 parts = {**self._parts, "get_namespace": self._parts["get_namespace"] or main_namespace}
                 # It may take seconds, and the loop serves the tools meanwhile.
-                self._assembly = await asyncio.to_thread(assemble, **parts)
+                self._assembly = await asyncio.to_thread(assemble, **parts, approve=self.approvals.ask)
             return self._assembly
+
+
+async def _settled(turn: Turn, work: Coroutine[Any, Any, Any]) -> Any:
+    """Return the result of ``work`` or what it raised; stopping the turn cancels it, and not its caller."""
+    turn.work = asyncio.ensure_future(work)
+    if turn.is_cancelled:
+        turn.work.cancel()
+    outcomes = await asyncio.gather(turn.work, return_exceptions=True)
+    return outcomes[0]
+
+
+async def _cancel(turn: Turn) -> None:
+    # Runs after the first step of `_answer`: the loop keeps the order in which work was submitted.
+    if turn.work is not None:
+        turn.work.cancel()

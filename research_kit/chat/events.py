@@ -1,7 +1,8 @@
 """What happens while one message is answered, as typed values.
 
-Owns the vocabulary between the conversation engine and whoever shows it. Invariant: every turn begins with
-`MessageStarted` and ends with exactly one of `MessageFinished`, `MessageFailed`, `MessageCancelled`.
+Owns the vocabulary between the conversation engine and whoever shows it. Invariant: every turn ends with
+exactly one of `MessageFinished`, `MessageFailed`, `MessageCancelled`, and begins with `MessageStarted` unless
+it ended while it still waited.
 """
 
 from __future__ import annotations
@@ -10,12 +11,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 __all__ = [
+    "ApprovalNeeded",
     "Delta",
     "Event",
     "MessageCancelled",
     "MessageFailed",
     "MessageFinished",
     "MessageStarted",
+    "Notice",
     "ToolFinished",
     "ToolStarted",
     "Usage",
@@ -78,6 +81,22 @@ class ToolStarted:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ApprovalNeeded:
+    """A tool that may change something waits for `Conversation.decide`, under the id of its `ToolStarted`."""
+
+    call_id: str
+    name: str
+    arguments: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Notice:
+    """Something that the user should know and that does not end the message, such as a budget nearly used."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ToolFinished:
     """A tool answered, or failed with `is_error`."""
 
@@ -119,5 +138,13 @@ class MessageCancelled:
 
 
 Event = (
-    MessageStarted | Delta | ToolStarted | ToolFinished | MessageFinished | MessageFailed | MessageCancelled
+    MessageStarted
+    | Delta
+    | ToolStarted
+    | ApprovalNeeded
+    | ToolFinished
+    | Notice
+    | MessageFinished
+    | MessageFailed
+    | MessageCancelled
 )

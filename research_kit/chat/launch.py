@@ -18,7 +18,7 @@ __all__ = ["chat"]
 def chat(
     *, lm: Any = None, tools: Sequence[Callable[..., Any]] = (), assistant: dspy.Module | None = None
 ) -> ChatPanel:
-    """Open a chat panel on a new conversation; binds a session when none is bound.
+    """Open a chat panel; binds a session when none is bound, and goes on with one that was resumed.
 
     Args:
         lm: A ``dspy.BaseLM`` or a model name; by default what `research_kit.resolve_lm` chooses.
@@ -28,4 +28,7 @@ def chat(
     session.bind()
     conversation = Conversation(lm=lm, tools=tools, assistant=assistant)
     conversation.prepare()
-    return ChatPanel(conversation)
+    panel = ChatPanel(conversation)
+    if session.kernel_session().resumed_session_id == session.current_session_id():
+        panel.restore()
+    return panel

@@ -2,26 +2,37 @@
 
 Owns the rendering and the allowlist; does not decide where the HTML is shown. Invariant: whatever the text,
 the result has only the tags and attributes of the allowlist, loads nothing from a network and runs nothing.
+Formulas become MathML, which browsers show without any script.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import MutableMapping, Sequence
 from functools import cache
 from html import escape
 from typing import Any
 
 import nh3
+from latex2mathml import exceptions as formula_exceptions
+from latex2mathml.converter import convert
 from markdown_it import MarkdownIt
 from markdown_it.renderer import RendererHTML
 from markdown_it.token import Token
 from markdown_it.utils import OptionsDict
+from mdit_py_plugins.dollarmath import dollarmath_plugin
 from pygments import highlight
 from pygments.formatters.html import HtmlFormatter
 from pygments.lexers import get_lexer_by_name
 from pygments.token import STANDARD_TYPES
 
-__all__ = ["MAX_MARKDOWN_CHARACTERS", "MAX_SHOWN_CHARACTERS", "clean_text", "render_markdown"]
+__all__ = [
+    "MAX_MARKDOWN_CHARACTERS",
+    "MAX_SHOWN_CHARACTERS",
+    "GrowingMarkdown",
+    "clean_text",
+    "render_markdown",
+]
 
 MAX_MARKDOWN_CHARACTERS = 50_000
 """Longer texts are shown as they are: Markdown of that size is not prose, and parsing it takes seconds."""
@@ -30,6 +41,7 @@ MAX_SHOWN_CHARACTERS = 200_000
 """What is beyond this many characters is counted, not shown."""
 
 _MAX_HIGHLIGHTED_CHARACTERS = 20_000
+_MAX_FORMULA_CHARACTERS = 1_000
 _MAX_NESTING = 20
 _HIGHLIGHT_PREFIX = "rk-hl-"
 
@@ -63,9 +75,17 @@ _LEXERS = {
 _TAG_NAMES = (
     "p br hr h1 h2 h3 h4 h5 h6 ul ol li blockquote pre code span em strong s a table thead tbody tr th td"
 )
-_TAGS = set(_TAG_NAMES.split())
+_FORMULA_TAG_NAMES = (
+    "math mrow mi mo mn mtext mspace mfrac msqrt mroot msub msup msubsup munder mover munderover mtable mtr "
+    "mtd mpadded mphantom"
+)
+_TAGS = {*_TAG_NAMES.split(), *_FORMULA_TAG_NAMES.split(), "img"}
 _ATTRIBUTES = {
     "a": {"href", "title"},
+    "img": {"src", "alt"},
+    "math": {"display"},
+    "mi": {"mathvariant"},
+    "mo": {"stretchy"},
     "ol": {"start"},
     "th": {"style"},
     "td": {"style"},
@@ -75,13 +95,27 @@ _CLASSES = {
     "p": {"rk-rest"},
 }
 _URL_SCHEMES = {"http", "https", "mailto"}
+# Pixels inside the text itself. SVG is left out: it is a document, not pixels.
+_PICTURE = re.compile(r"data:image/(png|jpeg|gif|webp);base64,[A-Za-z0-9+/=]+")
+# The library's own errors have no common base, and odd formulas also end in errors of the language.
+_FORMULA_FAULTS: tuple[type[Exception], ...] = (
+    *(fault for fault in vars(formula_exceptions).values() if isinstance(fault, type)),
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    RuntimeError,
+    StopIteration,
+    TypeError,
+    ValueError,
+)
 
 
 def render_markdown(text: str) -> str:
     """Return ``text`` as sanitised HTML.
 
     Raw HTML in the text is shown as text. Links lead to http, https and mailto addresses only and open apart;
-    images become links, because loading one tells its server that the answer was read.
+    images become links, because loading one tells its server that the answer was read, unless their pixels
+    are in the text itself.
 
     Args:
         text: Markdown of any origin and any length.
@@ -92,9 +126,46 @@ def render_markdown(text: str) -> str:
     return _sanitise(_parser().render(text))
 
 
+class GrowingMarkdown:
+    """The HTML of a text that is still being written, block by block.
+
+    Attributes:
+        html: HTML of the blocks that are whole.
+        length: How many characters of the text those are.
+    """
+
+    def __init__(self) -> None:
+        self.html = ""
+        self.length = 0
+
+    def grow(self, text: str) -> str:
+        """Return the HTML of the blocks that have become whole with ``text``; empty when none has."""
+        rest = text[self.length :]
+        whole_length = _length_of_whole_blocks(rest)
+        added = render_markdown(rest[:whole_length]) if whole_length else ""
+        self.length += whole_length
+        self.html += added
+        return added
+
+    def finish(self, text: str) -> tuple[int, str]:
+        """Return how many characters are shown as they stay, and the HTML of the rest."""
+        whole = render_markdown(text)
+        rest = render_markdown(text[self.length :])
+        # A definition further down can change a link further up; then all of it is sent again.
+        return (self.length, rest) if self.html + rest == whole else (0, whole)
+
+
 def clean_text(text: str) -> str:
     """Return ``text`` without the lone surrogates that no message to a browser can carry."""
     return text.encode("utf-8", "replace").decode("utf-8")
+
+
+def _length_of_whole_blocks(text: str) -> int:
+    """Return how long all blocks of ``text`` but the last are: what follows cannot change them."""
+    if len(text) > MAX_MARKDOWN_CHARACTERS or "\r" in text or "\n" not in text:
+        return 0
+    starts = [token.map[0] for token in _parser().parse(text) if token.level == 0 and token.map]
+    return sum(len(line) + 1 for line in text.split("\n")[: starts[-1]]) if starts else 0
 
 
 def _render_long_text(text: str) -> str:
@@ -112,8 +183,9 @@ def _sanitise(html: str) -> str:
         html,
         tags=_TAGS,
         attributes=_ATTRIBUTES,
+        attribute_filter=_filter_address,
         allowed_classes=_CLASSES,
-        url_schemes=_URL_SCHEMES,
+        url_schemes=_URL_SCHEMES | {"data"},
         # A relative address would lead to the Jupyter server itself.
         url_relative="deny",
         link_rel="noopener noreferrer",
@@ -122,11 +194,22 @@ def _sanitise(html: str) -> str:
     )
 
 
+def _filter_address(tag: str, attribute: str, value: str) -> str | None:
+    if (tag, attribute) == ("img", "src"):
+        return value if _PICTURE.fullmatch(value) else None
+    if (tag, attribute) == ("a", "href") and value.strip().lower().startswith("data:"):
+        return None
+    return value
+
+
 @cache
 def _parser() -> MarkdownIt:
     options = {"html": False, "maxNesting": _MAX_NESTING, "highlight": _highlight_code}
     parser = MarkdownIt("commonmark", options).enable(["table", "strikethrough"])
+    parser.use(dollarmath_plugin, allow_space=False, allow_digits=False, double_inline=True)
     parser.add_render_rule("image", _render_image)
+    for name in ("math_inline", "math_inline_double", "math_block"):
+        parser.add_render_rule(name, _render_formula)
     return parser
 
 
@@ -150,4 +233,28 @@ def _render_image(
     token = tokens[index]
     caption = escape(token.content.strip() or "image")
     address = escape(str(token.attrs.get("src", "")))
+    if _PICTURE.fullmatch(address):
+        return f'<img src="{address}" alt="{caption}">'
     return f'<span class="rk-image"><a href="{address}">{caption}</a></span>'
+
+
+def _render_formula(
+    _renderer: RendererHTML,
+    tokens: Sequence[Token],
+    index: int,
+    _options: OptionsDict,
+    _env: MutableMapping[str, Any],
+) -> str:
+    token = tokens[index]
+    is_block = token.type != "math_inline"
+    formula = _mathml(token.content.strip(), is_block=is_block)
+    return f"<p>{formula}</p>\n" if token.type == "math_block" else formula
+
+
+def _mathml(formula: str, *, is_block: bool) -> str:
+    if len(formula) <= _MAX_FORMULA_CHARACTERS:
+        try:
+            return convert(formula, display="block" if is_block else "inline")
+        except _FORMULA_FAULTS:
+            pass  # shown as it was written
+    return f"<code>{escape(formula)}</code>"

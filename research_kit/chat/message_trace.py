@@ -6,7 +6,10 @@ Owns the root observation ``chat`` and its attributes; what is below it comes fr
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
 
 from opentelemetry import trace
 from opentelemetry.context import Context
@@ -14,14 +17,24 @@ from opentelemetry.trace import Span, format_trace_id
 
 from research_kit import session
 from research_kit.chat.events import MessageCancelled, MessageFailed, MessageFinished
+from research_kit.chat.turn import Turn
 from research_kit.config import captures_io
 
-__all__ = ["MessageTrace"]
+if TYPE_CHECKING:
+    from research_kit.chat.assembly import Assembly
+
+__all__ = ["MessageTrace", "query_type"]
 
 _NAME = "chat"
 _TAGS = ("jupyter", "chat")
 _OBSERVATION = "langfuse.observation."
 _TRACE_METADATA = "langfuse.trace.metadata."
+_CODE = re.compile(
+    r"```|^\s*(def|class|import|from|for|while)\s|Traceback \(most recent|\w+(Error|Exception)\b", re.M
+)
+_WORD = re.compile(r"[^\W\d]\w*")
+
+QueryType = Literal["code", "data", "general"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,12 +71,24 @@ class MessageTrace:
             span=span,
         )
 
-    def end(self, event: MessageFinished | MessageFailed | MessageCancelled, *, lm_name: str | None) -> None:
+    def describe(self, turn: Turn, assembly: Assembly) -> None:
+        """Add what is known once the assistant is there: the kind of question, the cells run, the model."""
+        kind = query_type(turn.text, assembly.get_namespace())
+        self.span.set_attribute("langfuse.trace.tags", (*_TAGS, kind))
+        known = {
+            "query_type": kind,
+            "cell_count": _cell_count(assembly.get_namespace()),
+            "lm": assembly.lm.name,
+            "is_retry": turn.is_retry,
+        }
+        for name, value in known.items():
+            if value is not None:
+                self.span.set_attribute(_TRACE_METADATA + name, json.dumps(value))
+
+    def end(self, event: MessageFinished | MessageFailed | MessageCancelled) -> None:
         """Close the trace with how the message ended."""
         answer = "" if isinstance(event, MessageFailed) else event.answer
         self.span.set_attribute(_TRACE_METADATA + "output_length", json.dumps(len(answer)))
-        if lm_name:
-            self.span.set_attribute(_TRACE_METADATA + "lm", json.dumps(lm_name))
         if isinstance(event, MessageFailed):
             self._set_level("ERROR", event.error)
         elif isinstance(event, MessageCancelled):
@@ -75,3 +100,17 @@ class MessageTrace:
     def _set_level(self, level: str, message: str) -> None:
         self.span.set_attribute(_OBSERVATION + "level", level)
         self.span.set_attribute(_OBSERVATION + "status_message", message)
+
+
+def query_type(text: str, namespace: Mapping[str, Any]) -> QueryType:
+    """Return what a question is about: ``code`` it shows, ``data`` it names, or something ``general``."""
+    if _CODE.search(text):
+        return "code"
+    names = {name for name in namespace if not name.startswith("_")}
+    return "data" if names.intersection(_WORD.findall(text)) else "general"
+
+
+def _cell_count(namespace: Mapping[str, Any]) -> int | None:
+    """Return how many cells were run; None outside IPython, which keeps their texts as ``In``."""
+    cells = namespace.get("In")
+    return len(cells) - 1 if isinstance(cells, list) and cells else None

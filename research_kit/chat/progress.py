@@ -43,10 +43,12 @@ class ProgressCallback(BaseCallback):
 
     Args:
         emit: Takes the events.
+        before_lm: Called before each LM call.
     """
 
-    def __init__(self, emit: Callable[[Event], None]) -> None:
+    def __init__(self, emit: Callable[[Event], None], *, before_lm: Callable[[], None]) -> None:
         self._emit = emit
+        self._before_lm = before_lm
         self._lock = threading.Lock()
         self._tools: dict[str, _OpenTool] = {}
         self._lm_calls: dict[str, LMCall] = {}
@@ -82,6 +84,7 @@ class ProgressCallback(BaseCallback):
         """Remember the call until it can be measured."""
         with session.guarded("chat LM"):
             self._lm_calls[call_id] = LMCall.of(instance, inputs)
+            self._before_lm()
 
     def on_lm_end(self, call_id: str, outputs: Any, exception: BaseException | None = None) -> None:
         """Add the tokens and cost of the call."""

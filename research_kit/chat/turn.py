@@ -6,9 +6,11 @@ end after exactly one closing event, and only one listener iterates them.
 
 from __future__ import annotations
 
+import asyncio
 import queue
 import threading
 from collections.abc import Callable, Iterator
+from typing import Any
 
 from research_kit.chat.events import Event, MessageCancelled, MessageFailed, MessageFinished
 from research_kit.errors import ResearchKitError
@@ -25,11 +27,18 @@ class Turn:
 
     Args:
         text: What the user wrote.
-        cancel: Stops the work; called at most once.
+        message_number: Number of the message in its conversation, from 1.
+        is_retry: Whether it asks anew what was asked before.
+        cancel: Stops the work of the turn it is given; called at most once.
     """
 
-    def __init__(self, text: str, *, cancel: Callable[[], None]) -> None:
+    def __init__(
+        self, text: str, *, message_number: int, cancel: Callable[[Turn], None], is_retry: bool = False
+    ) -> None:
         self.text = text
+        self.message_number = message_number
+        self.is_retry = is_retry
+        self.work: asyncio.Future[Any] | None = None
         self._cancel = cancel
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._is_cancelled = threading.Event()
@@ -54,11 +63,16 @@ class Turn:
         """Whether the answer is still being made."""
         return not self._closed.is_set()
 
+    @property
+    def is_cancelled(self) -> bool:
+        """Whether it was asked to stop."""
+        return self._is_cancelled.is_set()
+
     def cancel(self) -> None:
         """Stop the answer; what had arrived stays. Repeated calls change nothing."""
         if self.is_running and not self._is_cancelled.is_set():
             self._is_cancelled.set()
-            self._cancel()
+            self._cancel(self)
 
     def wait(self) -> ClosingEvent:
         """Wait until the message is answered, failed or stopped, and return how it ended.

@@ -1,7 +1,7 @@
 """What a panel needs of a conversation, and how it listens to one.
 
-Owns the seam between panel and engine; imports neither. Invariant: events reach the panel in the order in
-which the turn gave them, none is dropped, and none waits longer than `COALESCING_S` for the next.
+Owns the seam between panel and engine; imports neither at run time. Invariant: events reach the panel in the
+order in which the turn gave them, none is dropped, and none waits longer than `COALESCING_S` for the next.
 """
 
 from __future__ import annotations
@@ -10,9 +10,14 @@ import queue
 import threading
 import time
 from collections.abc import Iterator
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from research_kit.chat.events import Event, Usage
+
+if TYPE_CHECKING:
+    from research_kit.chat.approving import Approvals
+    from research_kit.chat.past import PastMessage, SessionSummary
+    from research_kit.chat.spending import Budget
 
 __all__ = ["COALESCING_S", "Engine", "Totals", "Turn", "coalesce_events"]
 
@@ -39,6 +44,10 @@ class Totals(Protocol):
 class Turn(Protocol):
     """One message being answered."""
 
+    @property
+    def message_number(self) -> int:
+        """Number of the message in its conversation."""
+
     def __iter__(self) -> Iterator[Event]:
         """Yield the events of the turn, waiting for each."""
 
@@ -62,8 +71,16 @@ class Engine(Protocol):
         """Where traces go: ``disabled``, ``local``, ``connected``, …."""
 
     @property
-    def session_url(self) -> str | None:
-        """Page that replays the session."""
+    def waiting_count(self) -> int:
+        """Messages that wait until those before them are answered."""
+
+    @property
+    def budget(self) -> Budget:
+        """What the session has used and may use."""
+
+    @property
+    def approvals(self) -> Approvals:
+        """Where questions about tools wait for the user."""
 
     @property
     def lm_name(self) -> str | None:
@@ -80,8 +97,26 @@ class Engine(Protocol):
             ResearchKitError: When the message cannot be taken; the message says why.
         """
 
-    def trace_url(self, trace_id: str) -> str | None:
-        """Return the page of a trace, when there is one."""
+    def resend(self, message_number: int, text: str) -> Turn:
+        """Ask again from a message on; raises as `send` does."""
+
+    def decide(self, call_id: str, decision: str) -> None:
+        """Answer a question about a tool."""
+
+    def list_sessions(self) -> list[SessionSummary]:
+        """Return the sessions that one can go on with; raises `ResearchKitError`."""
+
+    def open_session(self, session_id: str | None) -> list[PastMessage]:
+        """Go on with a session, or a new one, and return its messages; raises `ResearchKitError`."""
+
+    def give_feedback(self, trace_id: str, value: int | None, comment: str) -> None:
+        """Score an answer, or take the score back; raises `ResearchKitError`."""
+
+    def page_address(self, trace_id: str | None = None) -> str | None:
+        """Return the address of the page of a trace, else of the session, without any secret."""
+
+    def opening_link(self, trace_id: str | None = None) -> str | None:
+        """Return the link that opens that page now; never to be kept."""
 
 
 def coalesce_events(turn: Turn) -> Iterator[list[Event]]:

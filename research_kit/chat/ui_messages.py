@@ -12,17 +12,20 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, NamedTuple
 
 from research_kit.chat.events import (
+    ApprovalNeeded,
     Delta,
     Event,
     MessageCancelled,
     MessageFailed,
     MessageFinished,
     MessageStarted,
+    Notice,
     ToolFinished,
     ToolStarted,
     Usage,
 )
 from research_kit.chat.markdown import clean_text, render_markdown
+from research_kit.chat.past import PastMessage
 from research_kit.chat.ui_format import format_latency, usage_texts
 
 __all__ = [
@@ -33,12 +36,13 @@ __all__ = [
     "fold_event",
     "fold_events",
     "message_to_wire",
+    "past_to_messages",
     "tool_to_wire",
 ]
 
 _MAX_TOOL_CHARACTERS = 20_000
 
-State = Literal["sent", "running", "finished", "failed", "cancelled"]
+State = Literal["sent", "queued", "running", "finished", "failed", "cancelled"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +56,7 @@ class ToolCall:
         result: What the tool answered; None while it runs.
         is_error: True when the tool failed.
         latency_s: Duration in seconds; None while it runs.
+        is_asking: Whether it waits until the user allows it.
     """
 
     call_id: str
@@ -60,6 +65,7 @@ class ToolCall:
     result: str | None = None
     is_error: bool = False
     latency_s: float | None = None
+    is_asking: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,22 +77,26 @@ class ChatMessage:
         role: Who said it.
         text: The text as written; Markdown when the assistant wrote it.
         state: ``sent`` for the user's messages, the state of the turn for answers.
+        message_number: Number in the conversation.
         tools: The tool calls of an answer, in the order of their start.
         usage: Tokens and cost; None until the turn has ended.
         latency_s: Duration of the turn in seconds; None until it has ended.
         trace_id: The trace of the turn; None when telemetry is off.
         error: Why the answer failed, and what to do.
+        notice: What the user should know besides.
     """
 
     message_id: str
     role: Literal["user", "assistant"]
     text: str = ""
     state: State
+    message_number: int = 0
     tools: tuple[ToolCall, ...] = ()
     usage: Usage | None = None
     latency_s: float | None = None
     trace_id: str | None = None
     error: str | None = None
+    notice: str | None = None
 
 
 class Batch(NamedTuple):
@@ -118,11 +128,15 @@ def fold_event(answer: ChatMessage, event: Event) -> ChatMessage:
     """Return ``answer`` as it is after ``event``."""
     match event:
         case MessageStarted():
-            return replace(answer, trace_id=event.trace_id)
+            return replace(answer, trace_id=event.trace_id, state="running")
         case Delta():
             return replace(answer, text=answer.text[: event.offset] + clean_text(event.text))
         case ToolStarted():
             return replace(answer, tools=(*answer.tools, _started_call(event)))
+        case ApprovalNeeded():
+            return replace(answer, tools=tuple(_asking_call(tool, event) for tool in answer.tools))
+        case Notice():
+            return replace(answer, notice=clean_text(event.text))
         case ToolFinished():
             return replace(answer, tools=tuple(_finished_call(tool, event) for tool in answer.tools))
         case MessageFinished() | MessageCancelled():
@@ -134,20 +148,46 @@ def fold_event(answer: ChatMessage, event: Event) -> ChatMessage:
 
 def message_to_wire(message: ChatMessage, *, trace_url: str | None) -> dict[str, Any]:
     """Return the message as the browser reads it; Markdown is rendered once the answer is whole."""
-    is_whole_answer = message.role == "assistant" and message.state != "running"
+    is_whole_answer = message.role == "assistant" and message.state not in ("queued", "running")
     return {
         "message_id": message.message_id,
         "role": message.role,
         "state": message.state,
+        "message_number": message.message_number,
         "text": message.text,
         "html": render_markdown(message.text) if is_whole_answer else "",
+        "html_length": len(message.text) if is_whole_answer else 0,
         "error": message.error,
+        "notice": message.notice,
         "tools": [tool_to_wire(tool) for tool in message.tools],
         "usage": asdict(message.usage) if message.usage else None,
         "latency_s": message.latency_s,
+        "trace_id": message.trace_id,
         "trace_url": trace_url,
+        "feedback": None,
         "texts": {**usage_texts(message.usage), "latency": format_latency(message.latency_s)},
     }
+
+
+def past_to_messages(past: PastMessage) -> tuple[ChatMessage, ChatMessage]:
+    """Return question and answer of a message that was read back."""
+    number = past.message_number
+    question = ChatMessage(
+        message_id=f"q{number}", role="user", text=past.question, state="sent", message_number=number
+    )
+    is_failed = past.error is not None and not past.answer
+    answer = ChatMessage(
+        message_id=f"a{number}",
+        role="assistant",
+        text=past.answer,
+        state="failed" if is_failed else "finished",
+        message_number=number,
+        usage=past.usage,
+        latency_s=past.latency_s,
+        trace_id=past.trace_id,
+        error=past.error if is_failed else None,
+    )
+    return question, answer
 
 
 def tool_to_wire(tool: ToolCall) -> dict[str, Any]:
@@ -162,6 +202,10 @@ def _started_call(event: ToolStarted) -> ToolCall:
     )
 
 
+def _asking_call(tool: ToolCall, event: ApprovalNeeded) -> ToolCall:
+    return replace(tool, is_asking=True) if tool.call_id == event.call_id else tool
+
+
 def _finished_call(tool: ToolCall, event: ToolFinished) -> ToolCall:
     if tool.call_id != event.call_id:
         return tool
@@ -170,6 +214,7 @@ def _finished_call(tool: ToolCall, event: ToolFinished) -> ToolCall:
         result=_shortened(clean_text(event.result)),
         is_error=event.is_error,
         latency_s=event.latency_s,
+        is_asking=False,
     )
 
 

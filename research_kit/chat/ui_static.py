@@ -1,24 +1,52 @@
 """The transcript as HTML that needs no kernel and no widget.
 
-Owns what saved notebooks, nbconvert and viewers show. Invariant: text is escaped, and answers are the HTML
-that `render_markdown` sanitised.
+Owns what saved notebooks, nbconvert and viewers show, and in which parts it is kept up to date. Invariant:
+text is escaped, and answers are the HTML that `render_markdown` sanitised.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from html import escape
+from itertools import pairwise
 from typing import Any
 
-__all__ = ["STATIC_CLASS", "render_static"]
+__all__ = ["PART_COUNT", "STATIC_CLASS", "StaticCopy", "render_static"]
 
 STATIC_CLASS = "rk-chat-static"
 """Class of the root element; the live panel's style sheet hides it, so that no reader sees both."""
 
+PART_COUNT = 3
+"""In how many outputs the copy is shown, oldest messages first."""
+
+# The first parts take whole multiples of so many messages: an answer changes the last part, which is short.
+_PART_SIZES = (128, 16)
 # Notebook 7 folds outputs that are taller than about 1,800 pixels, the live panel with them.
-_STYLE = "max-height: 50em; overflow: auto"
+_STYLE = "max-height: 50em; overflow: auto; overflow-wrap: anywhere"
 _NAMES = {"user": "You", "assistant": "Assistant"}
-_NOTES = {"running": "The answer was still being written.", "cancelled": "Stopped.", "failed": "Failed."}
+_NOTES = {
+    "queued": "The question still waited.",
+    "running": "The answer was still being written.",
+    "cancelled": "Stopped.",
+    "failed": "Failed.",
+}
+
+
+class StaticCopy:
+    """Which parts of the copy must be shown again after the messages changed."""
+
+    def __init__(self) -> None:
+        self._bounds = [(0, 0)] * PART_COUNT
+
+    def changed_parts(
+        self, messages: Sequence[Mapping[str, Any]], status: Mapping[str, Any], *, changed_from: int
+    ) -> Iterator[tuple[int, str]]:
+        """Yield number and HTML of each part in which a message from ``changed_from`` on is, or was."""
+        for part, bounds in enumerate(_bounds(len(messages))):
+            is_last = part == PART_COUNT - 1
+            if bounds != self._bounds[part] or bounds[1] > changed_from or is_last:
+                self._bounds[part] = bounds
+                yield part, _render_part(messages[slice(*bounds)], status if is_last else None)
 
 
 def render_static(transcript: Sequence[Mapping[str, Any]], status: Mapping[str, Any]) -> str:
@@ -28,27 +56,38 @@ def render_static(transcript: Sequence[Mapping[str, Any]], status: Mapping[str, 
         transcript: Messages as the panel's ``transcript`` trait holds them.
         status: The panel's ``status`` trait.
     """
-    messages = "".join(_render_message(message) for message in transcript)
+    return _render_part(transcript, status)
+
+
+def _bounds(count: int) -> list[tuple[int, int]]:
+    ends = [count // size * size for size in _PART_SIZES]
+    return list(pairwise([0, *ends, count]))
+
+
+def _render_part(messages: Sequence[Mapping[str, Any]], status: Mapping[str, Any] | None) -> str:
+    if not messages and status is None:
+        return f'<div class="{STATIC_CLASS}"></div>'
+    body = "".join(map(_render_message, messages))
+    facts = "" if status is None else _render_facts(status)
+    return f'<div class="{STATIC_CLASS}" style="{_STYLE}">{body}{facts}</div>'
+
+
+def _render_facts(status: Mapping[str, Any]) -> str:
     session = escape(str(status["session_id"] or "none"))
     texts = status["texts"]
-    facts = " · ".join(
-        escape(part)
-        for part in (
-            f"messages {status['message_count']}",
-            f"tokens {texts['tokens']}",
-            f"cost {texts['cost']}",
-        )
-    )
-    return (
-        f'<div class="{STATIC_CLASS}" style="{_STYLE}">'
-        f"<p><strong>Chat</strong> · session <code>{session}</code> · {facts}</p>"
-        f"{messages or '<p>No messages yet.</p>'}</div>"
-    )
+    facts = [
+        f"messages {status['message_count']}",
+        f"tokens {texts['tokens']}",
+        f"cost {texts['cost']}",
+    ]
+    return f"<p><strong>Chat</strong> · session <code>{session}</code> · {' · '.join(map(escape, facts))}</p>"
 
 
 def _render_message(message: Mapping[str, Any]) -> str:
     name = _NAMES[message["role"]]
     body = message["html"] or f'<p style="white-space: pre-wrap">{escape(message["text"])}</p>'
+    if message["state"] == "running":
+        body = f'<p style="white-space: pre-wrap">{escape(message["text"])}</p>'
     tools = "".join(_render_tool(tool) for tool in message["tools"])
     notes = [_NOTES.get(message["state"]), message["error"]]
     note = "".join(f"<p><em>{escape(text)}</em></p>" for text in notes if text)

@@ -44,12 +44,25 @@ class Progress:
             if not self._is_possible or time.monotonic() < self._shown_at_s:
                 return
             if self._bar is None:
-                from tqdm.auto import tqdm
-
-                self._bar = tqdm(desc="Reading traces", unit=" rows", leave=False)
+                self._bar = _bar_class()(desc="Reading traces", unit=" rows", leave=False)
             self._bar.update(self._count - self._bar.n)
 
 
 def _is_watched() -> bool:
+    return _shell() is not None or sys.stderr.isatty()
+
+
+def _bar_class() -> Any:
+    # `tqdm.auto` takes every process that has imported ipykernel for a notebook, scripts as well.
+    if hasattr(_shell(), "kernel"):
+        from tqdm.notebook import tqdm as notebook_bar
+
+        return notebook_bar
+    from tqdm import tqdm
+
+    return tqdm
+
+
+def _shell() -> Any:
     ipython = sys.modules.get("IPython")
-    return (ipython is not None and ipython.get_ipython() is not None) or sys.stderr.isatty()
+    return None if ipython is None else ipython.get_ipython()

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
+from axe_playwright_python.async_playwright import Axe
 from playwright.async_api import Page, expect
 
 pytestmark = [
@@ -20,17 +21,20 @@ pytestmark = [
 WIDGET = Path(__file__).parents[2] / "widgets" / "chat_panel"
 FAKE_MODEL = (Path(__file__).parent / "fake_model.js").read_text()
 PROTOCOL = json.loads((WIDGET / "protocol.json").read_text())
-QUESTION, ANSWER = PROTOCOL["traits"]["transcript"]
+QUESTION, ANSWER = PROTOCOL["traits"]["transcript"]["messages"]
 STATUS = PROTOCOL["traits"]["status"]
 RUNNING = {
     **ANSWER,
     "state": "running",
     "text": "",
     "html": "",
+    "html_length": 0,
     "tools": [],
     "usage": None,
     "trace_url": None,
 }
+
+FOCUSED_NAME = "() => document.activeElement.ariaLabel ?? document.activeElement.textContent"
 
 
 class PanelPage:
@@ -55,7 +59,7 @@ class PanelPage:
             "([source, traits, viewCount]) => openPanel(source, traits, viewCount)",
             [
                 (WIDGET / "index.js").read_text(),
-                {"transcript": transcript, "status": {**STATUS, **status}},
+                {"transcript": {"revision": 2, "messages": transcript}, "status": {**STATUS, **status}},
                 view_count,
             ],
         )
@@ -63,8 +67,14 @@ class PanelPage:
     async def publish(self, **message: Any) -> None:
         await self.page.evaluate("(message) => model.publish(message)", message)
 
-    async def delta(self, offset: int, text: str) -> None:
-        await self.publish(type="delta", message_id="a1", offset=offset, text=text)
+    async def delta(self, offset: int, text: str, *, html: str = "", whole: tuple[int, int] = (0, 0)) -> None:
+        start, end = whole
+        await self.publish(
+            type="delta", message_id="a1", offset=offset, text=text, html=html, html_start=start, html_end=end
+        )
+
+    async def set_transcript(self, *messages: dict[str, Any], revision: int = 3) -> None:
+        await self.set_trait("transcript", {"revision": revision, "messages": messages})
 
     async def set_trait(self, name: str, value: Any) -> None:
         await self.page.evaluate("([name, value]) => model.set(name, value)", [name, value])
@@ -81,7 +91,7 @@ async def view(page: Page) -> PanelPage:
 
 async def test_view_shows_the_protocol_example(view: PanelPage) -> None:
     """Header, question, tool, answer, figures and links of the example are on the page."""
-    await view.open(transcript=PROTOCOL["traits"]["transcript"])
+    await view.open(transcript=[QUESTION, ANSWER])
     header = view.page.locator(".rk-header")
     await expect(header).to_contain_text(STATUS["session_id"])
     await expect(header).to_contain_text("openai/gpt-4o-mini")
@@ -98,6 +108,7 @@ async def test_view_shows_the_protocol_example(view: PanelPage) -> None:
     trace = view.page.get_by_role("link", name="Trace")
     await expect(trace).to_have_attribute("href", ANSWER["trace_url"])
     await expect(trace).to_have_attribute("rel", "noopener noreferrer")
+    await expect(header.get_by_role("meter")).to_have_attribute("aria-valuetext", STATUS["budget"]["text"])
     tool = view.page.locator(".rk-tool")
     await expect(tool.get_by_text("DataFrame, 344 rows")).to_be_hidden()
     await tool.locator("summary").click()
@@ -115,6 +126,7 @@ async def test_view_says_hello_and_sends_as_the_protocol_says(view: PanelPage) -
     assert send.keys() == PROTOCOL["to_kernel"]["send"].keys()
     await view.publish(type="accepted", request_id=send["request_id"])
     await view.set_trait("status", {**STATUS, "is_busy": True})
+    await view.set_transcript(QUESTION, RUNNING)
     await view.panel.get_by_role("button", name="Stop").click()
     assert await view.sent("stop") == [PROTOCOL["to_kernel"]["stop"]]
 
@@ -126,10 +138,42 @@ async def test_view_streams_text_as_text_until_the_answer_is_whole(view: PanelPa
     await view.delta(0, first)
     await view.delta(len(first), "has **344** rows.")
     await expect(view.body).to_have_text("<b>The</b> \U0001f427 frame has **344** rows.")
-    await view.set_trait("transcript", [QUESTION, ANSWER])
+    await view.publish(type="message", message=ANSWER, keep_text=0, keep_html=0, revision=3)
     await expect(view.body).to_have_text("The frame has 344 rows.")
     await view.delta(0, "too late")
     await expect(view.body).to_have_text("The frame has 344 rows.")
+
+
+async def test_view_shows_blocks_when_they_are_whole(view: PanelPage) -> None:
+    """Whole blocks are shown as HTML while the rest is written, and at the end only the rest is needed."""
+    await view.open(transcript=[QUESTION, RUNNING], is_busy=True)
+    block = "One \U0001f427 *a*.\n\n"
+    await view.delta(0, block + "Two", html="<p>One \U0001f427 <em>a</em>.</p>\n", whole=(0, len(block)))
+    await expect(view.body.locator("em")).to_have_text("a")
+    await expect(view.body.locator(".rk-tail")).to_have_text("Two")
+    await view.delta(len(block) + 3, " **b**", whole=(len(block), len(block)))
+    await expect(view.body.locator(".rk-tail")).to_have_text("Two **b**")
+    text = f"{block}Two **b**"
+    last = {**ANSWER, "text": "", "html": "<p>Two <strong>b</strong></p>", "html_length": len(text)}
+    await view.publish(type="message", message=last, keep_text=len(text), keep_html=len(block), revision=3)
+    await expect(view.body.locator("strong")).to_have_text("b")
+    await expect(view.body).to_have_text("One \U0001f427 a. Two b")
+    assert await view.sent("resync") == []
+
+
+async def test_view_counts_changes(view: PanelPage) -> None:
+    """A change that comes twice is made once; one that is missing makes the view ask for everything."""
+    await view.open(transcript=[QUESTION, ANSWER])
+    assert await view.sent("hello") == [PROTOCOL["to_kernel"]["hello"]]
+    for _ in range(2):
+        await view.publish(type="cut", message_count=1, revision=3)
+    await expect(view.page.locator(".rk-message")).to_have_count(1)
+    await view.publish(type="cut", message_count=0, revision=5)
+    await expect(view.page.locator(".rk-message")).to_have_count(1)
+    assert await view.sent("resync") == [PROTOCOL["to_kernel"]["resync"]]
+    await view.set_transcript(revision=5)
+    await expect(view.page.locator(".rk-message")).to_have_count(0)
+    await expect(view.page.get_by_text("Ask about this notebook")).to_be_visible()
 
 
 async def test_view_asks_once_for_what_it_missed(view: PanelPage) -> None:
@@ -140,7 +184,7 @@ async def test_view_asks_once_for_what_it_missed(view: PanelPage) -> None:
     await view.delta(15, "more ")
     await expect(view.body).to_have_text("The ")
     assert await view.sent("resync") == [PROTOCOL["to_kernel"]["resync"]]
-    await view.set_trait("transcript", [QUESTION, {**RUNNING, "text": "The frame was lost more "}])
+    await view.set_transcript(QUESTION, {**RUNNING, "text": "The frame was lost more "})
     await view.delta(24, "once")
     await expect(view.body).to_have_text("The frame was lost more once")
     await view.delta(4, "end")
@@ -189,18 +233,18 @@ async def test_view_says_that_its_kernel_is_gone(view: PanelPage) -> None:
     await expect(view.composer).to_be_editable()
 
 
-async def test_view_sends_nothing_empty_busy_or_composed(view: PanelPage) -> None:
-    """Blank text, Enter during an answer and Enter of an input method send nothing."""
+async def test_view_sends_nothing_empty_or_composed(view: PanelPage) -> None:
+    """Blank text and Enter of an input method send nothing; during an answer the text is sent to wait."""
     await view.open(transcript=[])
     await view.composer.fill("  \n ")
     await view.composer.press("Enter")
     await view.composer.fill("words")
     await view.composer.dispatch_event("keydown", {"key": "Enter", "isComposing": True})
+    assert await view.sent("send") == []
     await view.set_trait("status", {**STATUS, "is_busy": True})
     await view.composer.press("Enter")
-    assert await view.sent("send") == []
-    await expect(view.notice).to_contain_text("still being written")
-    await expect(view.composer).to_have_value("words")
+    [send] = await view.sent("send")
+    assert send["text"] == "words"
 
 
 async def test_view_keeps_keys_to_itself(view: PanelPage) -> None:
@@ -260,12 +304,13 @@ async def test_view_shows_what_is_not_known(view: PanelPage) -> None:
     """Without session, user, model and cost the panel says so, and shows no dead links."""
     texts = {**STATUS["texts"], "cost": "–", "cost_note": "2 calls have no known price."}  # noqa: RUF001
     status = {"session_id": None, "user_id": None, "lm_name": None, "session_url": None, "texts": texts}
-    await view.open(transcript=[], **status, backend_state="disabled")
+    await view.open(transcript=[], **status, backend_state="disabled", budget=None)
     await expect(view.page.locator(".rk-session")).to_have_text("no session")
     await expect(view.page.locator(".rk-value-cost")).to_have_attribute(
         "title", "2 calls have no known price."
     )
     await expect(view.page.get_by_role("link")).to_have_count(0)
+    await expect(view.page.get_by_role("meter")).to_have_count(0)
 
 
 @pytest.mark.parametrize("url", ["javascript:alert(1)", "data:text/html,x", "/relative"])
@@ -281,6 +326,131 @@ async def test_view_fits_a_narrow_page(view: PanelPage) -> None:
     overflow = "(panel) => panel.scrollWidth - panel.clientWidth"
     assert await view.panel.evaluate(overflow) == 0
     assert await view.page.get_by_role("log").evaluate(overflow) == 0
+
+
+async def test_view_asks_for_an_approval(view: PanelPage) -> None:
+    """A tool that asks shows what it would do and three answers; afterwards they are gone."""
+    tool = {**ANSWER["tools"][0], "result": None, "is_asking": True}
+    await view.open(transcript=[QUESTION, {**RUNNING, "tools": [tool]}], is_busy=True)
+    group = view.page.get_by_role("group", name="Approval")
+    await expect(view.page.locator(".rk-tool-text").first).to_contain_text("penguins")
+    for name in ("Deny", "Allow for session", "Allow once"):
+        await group.get_by_role("button", name=name).click()
+    assert [sent["decision"] for sent in await view.sent("decide")] == ["deny", "session", "once"]
+    assert (await view.sent("decide"))[-1] == PROTOCOL["to_kernel"]["decide"]
+    await view.publish(type="tool", message_id="a1", tool={**tool, "is_asking": False})
+    await expect(group).to_be_hidden()
+
+
+async def test_view_rates_retries_edits_and_exports(view: PanelPage) -> None:
+    """Thumbs with a comment, Try again, Edit, Export and the session picker send what the protocol says."""
+    await view.open(transcript=[QUESTION, ANSWER])
+    up = view.page.get_by_role("button", name="Helpful", exact=True)
+    await up.click()
+    assert await view.sent("feedback") == [PROTOCOL["to_kernel"]["feedback"]]
+    await view.publish(type="feedback", message_id="a1", feedback={"value": 1, "comment": ""})
+    await expect(up).to_have_attribute("aria-pressed", "true")
+    comment = view.page.get_by_role("textbox", name="Comment on this answer")
+    await comment.fill("<b>to the point</b>")
+    await comment.press("Enter")
+    await view.publish(
+        type="feedback", message_id="a1", feedback={"value": 1, "comment": "<b>to the point</b>"}
+    )
+    await expect(view.page.get_by_text("<b>to the point</b>")).to_be_visible()
+    await up.click()
+    values = [(sent["value"], sent["comment"]) for sent in await view.sent("feedback")]
+    assert values == [(1, ""), (1, "<b>to the point</b>"), (None, "")]
+
+    await view.page.get_by_role("button", name="Try again").click()
+    question = view.page.locator(".rk-message.rk-user")
+    await question.get_by_role("button", name="Edit and send again").click()
+    editor = view.page.get_by_role("textbox", name="Edit the message")
+    await expect(editor).to_be_focused()
+    await editor.fill("How many columns?")
+    await editor.press("Enter")
+    retry, edit = await view.sent("resend")
+    assert retry.keys() == PROTOCOL["to_kernel"]["resend"].keys()
+    assert (retry["message_id"], retry["text"]) == ("a1", QUESTION["text"])
+    assert (edit["message_id"], edit["text"]) == ("q1", "How many columns?")
+    await view.publish(type="accepted", request_id=edit["request_id"])
+    await expect(editor).to_have_count(0)
+
+    await view.page.get_by_role("button", name="Export").click()
+    await view.page.get_by_role("button", name="Markdown").click()
+    assert await view.sent("export") == [PROTOCOL["to_kernel"]["export"]]
+    async with view.page.expect_download() as download:
+        await view.publish(**PROTOCOL["to_browser"]["file"])
+    assert (await download.value).suggested_filename == "chat-s1.md"
+    await view.page.get_by_role("button", name="Earlier sessions").click()
+    assert await view.sent("list_sessions") == [PROTOCOL["to_kernel"]["list_sessions"]]
+    await view.publish(**PROTOCOL["to_browser"]["sessions"])
+    await view.page.get_by_role("button", name="jupyter-1").click()
+    await view.page.get_by_role("button", name="New session").click()
+    assert [sent["session_id"] for sent in await view.sent("open_session")] == ["jupyter-1", None]
+
+
+async def test_view_opens_the_stores_pages_with_a_fresh_link(view: PanelPage) -> None:
+    """A click asks the kernel for the link with the proof; the address in the page has none."""
+    await view.page.context.route(
+        "http://127.0.0.1:4318/**", lambda route: route.fulfill(body="page", content_type="text/html")
+    )
+    await view.open(transcript=[QUESTION, ANSWER])
+    async with view.page.expect_popup() as popup:
+        await view.page.get_by_role("link", name="Open session").click()
+    page = await popup.value
+    [sent] = await view.sent("open")
+    assert sent.keys() == PROTOCOL["to_kernel"]["open"].keys()
+    url = PROTOCOL["to_browser"]["link"]["url"]
+    await view.publish(type="link", request_id=sent["request_id"], url=url)
+    await page.wait_for_url(url)
+
+
+async def test_view_shows_the_budget(view: PanelPage) -> None:
+    """The bar says how much is used, to eyes and to screen readers."""
+    await view.open(transcript=[], budget={"used_part": 0.83, "level": "warning", "text": "83 of 100 tokens"})
+    meter = view.page.get_by_role("meter", name="Budget used")
+    await expect(meter).to_have_attribute("aria-valuenow", "83")
+    await expect(view.page.get_by_text("Budget: 83 of 100 tokens")).to_be_visible()
+
+
+@pytest.mark.parametrize(("scheme", "contrast"), [("light", "no-preference"), ("dark", "more")])
+async def test_view_is_accessible(view: PanelPage, scheme: str, contrast: str) -> None:
+    """axe finds nothing to complain about, and the Tab key reaches every control."""
+    asking = {**ANSWER["tools"][0], "call_id": "c2", "result": None, "is_asking": True}
+    code = (
+        '<p>x</p><pre><code><span class="rk-hl-s2">"a"</span> <span class="rk-hl-c1"># b</span></code></pre>'
+    )
+    answer = {**ANSWER, "html": code, "html_length": 5, "feedback": {"value": 1, "comment": ""}}
+    running = {**RUNNING, "message_id": "a2", "tools": [asking]}
+    failed = {
+        **ANSWER,
+        "message_id": "a3",
+        "state": "failed",
+        "error": "No key. Set one.",
+        "notice": "Nearly.",
+    }
+    await view.page.emulate_media(color_scheme=scheme, contrast=contrast)
+    budget = {"used_part": 1.0, "level": "spent", "text": "all"}
+    await view.open(transcript=[QUESTION, answer, failed, running], budget=budget, is_busy=True)
+    await view.page.get_by_role("button", name="Export").click()
+    await view.page.evaluate("() => { document.documentElement.lang = 'en'; document.title = 'Chat'; }")
+    found = await Axe().run(view.page, context=".rk-chat")
+    assert [(rule["id"], rule["nodes"][0]["target"]) for rule in found.response["violations"]] == []
+    await view.page.locator("body").focus()
+    reached: set[str] = set()
+    for _ in range(60):
+        await view.page.keyboard.press("Tab")
+        reached.add(await view.page.evaluate(FOCUSED_NAME))
+    controls = {
+        "Open session",
+        "New session",
+        "Export",
+        "Markdown",
+        "Conversation",
+        "Copy the code",
+        "Message",
+    }
+    assert controls | {"Allow once", "Deny", "Helpful", "Try again", "Edit and send again", "Stop"} <= reached
 
 
 async def test_view_leaves_nothing_behind(view: PanelPage) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import math
+import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -13,16 +16,20 @@ import pytest
 from scripted_lm import Reply, ScriptedLM, adapter_reply, running_lm
 
 import research_kit as rk
+from research_kit.chat.approving import Approvals
 from research_kit.chat.engine import Conversation
 from research_kit.chat.events import (
+    ApprovalNeeded,
     Delta,
     MessageCancelled,
     MessageFailed,
     MessageFinished,
     MessageStarted,
+    Notice,
     ToolFinished,
     ToolStarted,
 )
+from research_kit.chat.message_trace import query_type
 from research_kit.errors import ConfigError, ResearchKitError
 from research_kit.session import kernel_session
 from research_kit.store import StoreAddress, ensure_running, stop_store
@@ -72,9 +79,11 @@ class Simple(dspy.Module):
         return await self.predict.acall(question=question, history=history)
 
 
-def conversation_of(server: ScriptedLM, assistant: dspy.Module | None = None) -> Conversation:
-    lm = dspy.LM("openai/gpt-4o-mini", api_base=server.base_url, api_key="test", cache=False, num_retries=0)
-    return Conversation(lm=lm, assistant=assistant or Simple())
+def conversation_of(
+    server: ScriptedLM, assistant: dspy.Module | None = None, *, cache: bool = False, **options: Any
+) -> Conversation:
+    lm = dspy.LM("openai/gpt-4o-mini", api_base=server.base_url, api_key="test", cache=cache, num_retries=0)
+    return Conversation(lm=lm, assistant=assistant or Simple(), **options)
 
 
 def wait_until(condition: Callable[[], bool], state: Callable[[], object]) -> None:
@@ -138,7 +147,8 @@ def test_message_is_one_trace(store: StoreAddress, server: ScriptedLM) -> None:
     assert (json.loads(root["input"]), json.loads(root["output"])) == ("sky?", "blue")
     assert root["metadata"]["message_number"] == 1
     assert (root["metadata"]["input_length"], root["metadata"]["output_length"]) == (4, 4)
-    assert set(root["tags"]) >= {"jupyter", "chat"}
+    assert set(root["tags"]) >= {"jupyter", "chat", "general"}
+    assert (root["metadata"]["query_type"], root["metadata"]["lm"]) == ("general", "openai/gpt-4o-mini")
     assert by_name["openai/gpt-4o-mini"]["completionStartTime"] is not None
 
 
@@ -219,16 +229,249 @@ def test_sums_are_those_of_the_messages(store: StoreAddress, server: ScriptedLM)
     assert totals.latency_p50_s is not None
 
 
-def test_second_message_waits_for_the_first(store: StoreAddress, server: ScriptedLM) -> None:
-    """While a message is being answered, another is refused with what to do."""
+def test_messages_wait_their_turn(store: StoreAddress, server: ScriptedLM) -> None:
+    """Messages sent during an answer are answered in order, each with what was answered before it."""
+    held = answer("this is held", pause_before="held")
+    server.script(held, answer("second answer"), answer("third answer"))
+    conversation = conversation_of(server)
+    first = conversation.send("first")
+    wait_until(lambda: bool(server.requests), lambda: server.requests)
+    second, dropped, third = (conversation.send(text) for text in ("second", "dropped", "third"))
+    assert conversation.waiting_count == 3
+    with pytest.raises(ResearchKitError, match=r"'first' is still being answered\. Wait for it"):
+        conversation.resend(1, "again")
+    dropped.cancel()
+    ended = dropped.wait()
+    assert isinstance(ended, MessageCancelled)
+    assert ended.trace_id is None
+    held.gate.set()
+    assert [turn.result().answer for turn in (first, second, third)] == [
+        "this is held",
+        "second answer",
+        "third answer",
+    ]
+    assert "second answer" in json.dumps(server.requests[-1]["messages"])
+
+
+def test_too_many_waiting_messages_are_refused(store: StoreAddress, server: ScriptedLM) -> None:
+    """A loop that sends without waiting is told so, before a hundred calls are paid for."""
     server.script(answer("this never ends", pause_before="never"))
     conversation = conversation_of(server)
-    turn = conversation.send("first")
+    turns = [conversation.send(str(number)) for number in range(9)]
     wait_until(lambda: bool(server.requests), lambda: server.requests)
-    with pytest.raises(ResearchKitError, match=r"'first' is still being answered\. Wait for it"):
-        conversation.send("second")
+    with pytest.raises(ResearchKitError, match="8 messages wait already"):
+        conversation.send("one more")
+    for turn in reversed(turns):
+        turn.cancel()
+    assert {type(turn.wait()) for turn in turns} == {MessageCancelled}
+
+
+def test_history_is_trimmed_by_tokens(store: StoreAddress, server: ScriptedLM) -> None:
+    """A question carries the newest messages that fit, without a gap."""
+    server.script(*(answer(f"answer-{number} " + "x " * 60) for number in range(4)))
+    conversation = conversation_of(server, max_history_tokens=60)
+    for number in range(4):
+        conversation.ask(f"question-{number}")
+    asked = json.dumps(server.requests[-1]["messages"])
+    assert [f"answer-{number}" in asked for number in range(3)] == [False, False, True]
+
+
+def test_resend_begins_anew_from_a_message(store: StoreAddress, server: ScriptedLM) -> None:
+    """An edited message is answered without what came after it; the same text gets a new answer."""
+    server.script(answer("blue"), answer("green"), answer("red"), answer("pink"))
+    conversation = conversation_of(server, cache=True)
+    question = f"sky {server.base_url}?"
+    conversation.ask(question)
+    conversation.ask("grass?")
+    assert conversation.resend(2, "blood?").result().answer == "red"
+    asked = json.dumps(server.requests[-1]["messages"])
+    assert ("blue" in asked, "green" in asked) == (True, False)
+    assert conversation.resend(1, question).result().answer == "pink"
+    assert "blue" not in json.dumps(server.requests[-1]["messages"])
+
+
+def test_conversation_goes_on_in_another_kernel(store: StoreAddress, server: ScriptedLM) -> None:
+    """After `resume` a conversation made anew knows the messages, the numbers and the sums of the session."""
+    server.script(answer("blue"), answer("as I said"))
+    first = conversation_of(server)
+    first.ask("What colour is the sky?")
+    session_id = rk.current_session_id()
+    assert session_id is not None
+    rk.new_session()
+    second = conversation_of(server)
+    [message] = second.open_session(session_id)
+    assert (message.question, message.answer, message.message_number) == (
+        "What colour is the sky?",
+        "blue",
+        1,
+    )
+    assert second.totals.usage.input_tokens == first.totals.usage.input_tokens
+    assert second.budget.used == first.budget.used
+    second.ask("Are you sure?")
+    assert "What colour is the sky?" in json.dumps(server.requests[-1]["messages"])
+    assert second.totals.message_count == 2
+    assert session_id in [known.session_id for known in second.list_sessions()]
+
+
+def test_feedback_is_one_score_that_can_be_taken_back(store: StoreAddress, server: ScriptedLM) -> None:
+    """A second thumb replaces the first, and none is left when it is taken back."""
+    server.script(answer("blue"))
+    conversation = conversation_of(server)
+    trace_id = conversation.send("sky?").result().trace_id
+    assert trace_id is not None
+    conversation.give_feedback(trace_id, 1, "")
+    conversation.give_feedback(trace_id, 0, "it is grey")
+
+    def scores() -> list[Any]:
+        frame = rk.scores_df()
+        return frame[["name", "value", "comment"]].values.tolist()
+
+    wait_until(lambda: scores() == [["helpful", 0.0, "it is grey"]], scores)
+    conversation.give_feedback(trace_id, None, "")
+    wait_until(lambda: scores() == [], scores)
+
+
+def test_budget_warns_and_then_refuses(store: StoreAddress, server: ScriptedLM) -> None:
+    """Calls of cells count; near the limit a message says so, and beyond it none is sent."""
+    server.script(answer("one"), answer("two"), answer("three"))
+    conversation = conversation_of(server)
+    lm = conversation.send("first").result().usage
+    tokens = lm.input_tokens + lm.output_tokens
+    rk.budget(tokens=int(tokens * 2.1))
+    events = list(conversation.send("second"))
+    assert any(isinstance(event, Notice) and "budget" in event.text for event in events)
+    rk.budget(tokens=tokens)
+    with pytest.raises(ResearchKitError, match=r"budget of this session is used.*Raise it"):
+        conversation.send("third")
+    rk.budget(tokens=math.inf)
+    assert conversation.ask("third") == "three"
+
+
+def test_budget_ends_a_message_between_two_calls(store: StoreAddress, server: ScriptedLM) -> None:
+    """A program of several calls stops before the one that the budget does not cover."""
+    server.script(answer("one"))
+
+    class Twice(Simple):
+        async def aforward(self, question: str, history: dspy.History) -> dspy.Prediction:
+            await self.predict.acall(question=question, history=history)
+            return await self.predict.acall(question="again", history=history)
+
+    rk.budget(tokens=10)
+    failed = conversation_of(server, Twice()).send("sky?").wait()
+    assert isinstance(failed, MessageFailed)
+    assert "budget of this session is used" in failed.error
+    assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("value", [0, -1.5])
+def test_budget_refuses_limits_that_are_none(value: float) -> None:
+    """A limit of nothing is a mistake that is explained."""
+    with pytest.raises(ConfigError, match="Give a number above 0"):
+        rk.budget(usd=value)
+
+
+def risky(text: str) -> str:
+    return f"did {text}"
+
+
+class AskingTool(Simple):
+    """An assistant whose tool asks before it runs."""
+
+    approvals: Any = None
+
+    async def aforward(self, question: str, history: dspy.History) -> dspy.Prediction:
+        async def run(text: str) -> str:
+            if not await asyncio.to_thread(self.approvals.ask, "risky", {"text": text}):
+                return "denied"
+            return risky(text)
+
+        tool = dspy.Tool(run, name="risky", arg_types={"text": str})
+        return dspy.Prediction(answer=str(await tool.acall(text=question)))
+
+
+def asking_conversation(server: ScriptedLM) -> Conversation:
+    assistant = AskingTool()
+    conversation = conversation_of(server, assistant)
+    assistant.approvals = conversation.approvals
+    conversation.approvals.is_shown = True
+    return conversation
+
+
+def asked(turn: Any, decision: str, conversation: Conversation) -> tuple[int, str]:
+    count, answer = 0, ""
+    for event in turn:
+        if isinstance(event, ApprovalNeeded):
+            count += 1
+            conversation.decide(event.call_id, decision)
+        if isinstance(event, MessageFinished):
+            answer = event.answer
+    return count, answer
+
+
+def test_tool_asks_until_it_is_allowed_for_the_session(store: StoreAddress, server: ScriptedLM) -> None:
+    """Deny and Allow once hold for one call; Allow for session holds until the session ends."""
+    conversation = asking_conversation(server)
+    assert asked(conversation.send("a"), "deny", conversation) == (1, "denied")
+    assert asked(conversation.send("b"), "once", conversation) == (1, "did b")
+    assert asked(conversation.send("c"), "session", conversation) == (1, "did c")
+    assert asked(conversation.send("d"), "deny", conversation) == (0, "did d")
+    rk.new_session()
+    assert asked(conversation.send("e"), "deny", conversation) == (1, "denied")
+    with pytest.raises(ConfigError, match="'maybe' is not known"):
+        conversation.decide("x", "maybe")
+
+
+def test_stop_ends_a_message_that_asks(store: StoreAddress, server: ScriptedLM) -> None:
+    """While a tool waits for an approval, Stop works, and the tool does not run."""
+    conversation = asking_conversation(server)
+    turn = conversation.send("a")
+    for event in turn:
+        if isinstance(event, ApprovalNeeded):
+            turn.cancel()
+    assert isinstance(turn.wait(), MessageCancelled)
+
+
+def test_tool_is_denied_when_nobody_is_asked(store: StoreAddress, server: ScriptedLM) -> None:
+    """Without a panel the answer is no, unless `approve` says yes."""
+    conversation = asking_conversation(server)
+    conversation.approvals.is_shown = False
+    assert conversation.ask("a") == "denied"
+    allowed = Approvals(lambda name, arguments: (name, arguments) == ("risky", {"text": "a"}))
+    assert allowed.ask("risky", {"text": "a"})
+
+
+def test_stop_is_heard_during_a_slow_tool(store: StoreAddress, server: ScriptedLM) -> None:
+    """A function that blocks does not keep Stop from ending the message."""
+    gate, entered = threading.Event(), threading.Event()
+
+    def slow(text: str) -> str:
+        entered.set()
+        assert gate.wait(DEADLINE_S)
+        return text
+
+    server.script(
+        adapter_reply(next_thought="I call.", next_tool_name="slow", next_tool_args='{"text": "x"}')
+    )
+    lm = dspy.LM("openai/gpt-4o-mini", api_base=server.base_url, api_key="test", cache=False, num_retries=0)
+    turn = Conversation(lm=lm, tools=[slow]).send("go")
+    assert entered.wait(DEADLINE_S)
     turn.cancel()
     assert isinstance(turn.wait(), MessageCancelled)
+    gate.set()
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("How many rows has df?", "data"),
+        ("Why ```x = 1``` ?", "code"),
+        ("KeyError: 'a' - what now?", "code"),
+        ("Who wrote R?", "general"),
+    ],
+)
+def test_query_type_tells_what_a_question_is_about(text: str, kind: str) -> None:
+    """Questions are told apart by what they show and name."""
+    assert query_type(text, {"df": 1, "_": 2, "penguins": 3}) == kind
 
 
 def test_empty_message_is_refused(server: ScriptedLM) -> None:

@@ -10,6 +10,7 @@ import pytest
 from research_kit.chat.markdown import (
     MAX_MARKDOWN_CHARACTERS,
     MAX_SHOWN_CHARACTERS,
+    GrowingMarkdown,
     clean_text,
     render_markdown,
 )
@@ -19,6 +20,8 @@ ALLOWED = {
     **dict.fromkeys(PLAIN_TAGS.split(), frozenset()),
     "a": {"href", "title", "target", "rel"},
     "ol": {"start"},
+    "img": {"src", "alt"},
+    "math": {"display"},
     "p": {"class"},
     "span": {"class"},
     "td": {"style"},
@@ -131,7 +134,7 @@ def test_render_markdown_is_harmless_inside_long_texts(text: str) -> None:
     assert {tag for tag, _ in elements_of(html)} == {"pre", "code"}
 
 
-@pytest.mark.parametrize("image", ["![x](http://evil.example/a.png)", "![x](data:image/png;base64,AAAA)"])
+@pytest.mark.parametrize("image", ["![x](http://evil.example/a.png)", "![x](https://a.example/a.svg#data:)"])
 def test_render_markdown_loads_no_images(image: str) -> None:
     """An image of a model's answer is not requested; its caption stays."""
     html = render_markdown(image)
@@ -160,6 +163,47 @@ def test_render_markdown_loads_no_images(image: str) -> None:
 def test_render_markdown_keeps_what_is_allowed(text: str, expected: str) -> None:
     """Emphasis, lists, tables, links and code come out as HTML."""
     assert expected in render_markdown(text)
+
+
+def test_render_markdown_shows_pictures_that_are_in_the_text() -> None:
+    """Pixels that the text brings along are shown; documents that call themselves pictures are not."""
+    pixels = "data:image/png;base64,iVBORw0KGgo="
+    assert f'<img src="{pixels}" alt="x">' in render_markdown(f"![x]({pixels})")
+    for kind in ("image/svg+xml", "text/html", "image/png,x"):
+        assert "<img" not in render_markdown(f"![x](data:{kind};base64,AAAA)")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("$x^2$", "<msup><mi>x</mi><mn>2</mn></msup>"),
+        ("$$\n\\frac{1}{2}\n$$", '<math display="block">'),
+        ("It costs $5 or $6.", "<p>It costs $5 or $6.</p>"),
+        ("$\\frac$", "<code>\\frac</code>"),
+        ("`$x$`", "<code>$x$</code>"),
+        (f"${'a+' * 600}b$", "<code>a+"),
+    ],
+    ids=["inline", "block", "money", "broken", "code", "long"],
+)
+def test_render_markdown_sets_formulas(text: str, expected: str) -> None:
+    """LaTeX between dollars becomes MathML, which needs no script; what is no formula stays as it is."""
+    assert expected in render_markdown(text)
+
+
+@pytest.mark.parametrize("end", ["", "\n\n[q]: http://a.example"], ids=["plain", "late definition"])
+def test_growing_markdown_ends_as_the_whole(end: str) -> None:
+    """Block by block, however the text is cut, the HTML is at the end that of the whole text."""
+    start = (
+        "# T\n\np **a** [z][q]\n\n- a\n- b\n\n```python\nx\n\ny\n```\n\n|a|\n|-|\n|1|\n\n1. x\n\n   y\n\ne"
+    )
+    text = start + end
+    for step in (1, 3, 7, 50):
+        growing = GrowingMarkdown()
+        for length in range(0, len(text) + 1, step):
+            growing.grow(text[:length])
+        kept, html = growing.finish(text)
+        assert kept == growing.length or kept == 0
+        assert (growing.html if kept else "") + html == render_markdown(text)
 
 
 def test_render_markdown_counts_what_it_does_not_show() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import threading
 from concurrent.futures import CancelledError
 from typing import Any
@@ -263,7 +264,8 @@ def test_an_interrupted_read_leaves_nothing_running(long_server, open_fake, monk
 
 
 def test_a_bar_is_shown_only_on_request_in_a_script(long_server, open_fake, capsys) -> None:
-    """Without a terminal nothing is written, unless `progress=True`."""
+    """Without a terminal nothing is written, unless `progress=True`, also after ipykernel was imported."""
+    importlib.import_module("ipykernel.zmqshell")
     reader = open_fake(long_server)
     observations_df("session-1", reader=reader, cache=False)
     assert capsys.readouterr().err == ""

@@ -1,9 +1,9 @@
 /**
  * The chat panel in the browser.
  *
- * Owns the elements of one view. The conversation lives in the traits `transcript` and `status`; deltas only
- * show early what the trait will hold when the answer is whole. Text becomes DOM as text, or as the `html`
- * that Python has rendered and sanitised. The messages are listed in protocol.json.
+ * Owns the elements of one view. The conversation lives in the traits `transcript` and `status` of the kernel,
+ * which sends what changed, numbered; a view that missed a change asks for all of it. Text becomes DOM as text,
+ * or as the `html` that Python has rendered and sanitised. The messages are listed in protocol.json.
  */
 
 const PATIENCE_MS = 8000;
@@ -17,11 +17,22 @@ const ICONS = {
   copy: "M5.5 5.5v-3h8v8h-3M2.5 5.5h8v8h-8z",
   cross: "m4 4 8 8M12 4l-8 8",
   down: "M8 3v10M3.5 8.5 8 13l4.5-4.5",
+  edit: "M3 13l.6-2.8L10.9 3l2.1 2.1-7.2 7.2zM9.5 4.4l2.1 2.1",
+  export: "M8 2.5v7M5 6.7l3 3 3-3M2.5 10.5v3h11v-3",
   external: "M6.5 3.5h-4v10h10v-4M9.5 2.5h4v4M13.5 2.5 7 9",
+  history: "M2.6 8a5.4 5.4 0 1 0 1.6-3.9M2.5 2.5v2.6h2.6M8 5v3.2l2.2 1.4",
+  plus: "M8 3v10M3 8h10",
+  retry: "M13.4 8a5.4 5.4 0 1 1-1.6-3.9M13.5 2.5v2.6h-2.6",
   stop: "M4 4h8v8H4z",
+  thumb: "M5 7.2v6H2.5v-6zM5 7.2l2.6-4.7c1 0 1.7.7 1.7 1.7L9 6.5h3.4c.8 0 1.3.7 1.1 1.4l-1 4.3c-.1.6-.6 1-1.2 1H5",
 };
 
-const STATE_LABELS = { failed: "Failed", cancelled: "Stopped" };
+const STATE_LABELS = { queued: "Waiting", failed: "Failed", cancelled: "Stopped" };
+
+const EXPORTS = { markdown: "Markdown", html: "Web page", jsonl: "JSON lines" };
+
+// Only the store on this computer wants a proof in the link, which is fetched when the link is clicked.
+const STORE_ADDRESS = /^http:\/\/(127\.0\.0\.1|localhost|\[::1\])[:/]/;
 
 const BACKEND_TITLES = {
   disabled: "Tracing is off: nothing of this conversation is kept",
@@ -104,130 +115,371 @@ function copyButton(className, title, readText) {
   return node;
 }
 
+/** The characters of `text` from `start` to `end`, counted as Python counts them. */
+function sliceText(text, start, end) {
+  if (!/[\ud800-\udfff]/.test(text)) return text.slice(start, end);
+  return Array.from(text).slice(start, end).join("");
+}
+
 /** Count characters as Python does. */
 function countCharacters(text) {
+  if (!/[\ud800-\udfff]/.test(text)) return text.length;
   let count = 0;
   for (const _ of text) count += 1;
   return count;
 }
 
+function textButton(className, text) {
+  const node = element("button", className, text);
+  node.type = "button";
+  return node;
+}
+
+/** A text area that grows with its text, and whose Enter sends. */
+function writingBox(label, { onEnter, onEscape, onInput }) {
+  const input = element("textarea", "rk-input");
+  input.rows = 1;
+  input.setAttribute("aria-label", label);
+  const fit = () => {
+    input.style.height = "auto";
+    if (input.scrollHeight) input.style.height = `${input.scrollHeight}px`;
+  };
+  input.addEventListener("input", () => {
+    fit();
+    onInput?.();
+  });
+  input.addEventListener("keydown", (event) => {
+    if (event.key === "Escape") onEscape?.();
+    // Enter that ends a word of an input method is not the end of the message.
+    if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
+    event.preventDefault();
+    onEnter();
+  });
+  return { input, fit };
+}
+
 class ToolView {
-  constructor() {
+  constructor(desk) {
     this.name = element("span", "rk-tool-name");
     this.latency = element("span", "rk-tool-latency");
     this.arguments = element("pre", "rk-tool-text");
     this.result = element("pre", "rk-tool-text");
     this.resultLabel = element("div", "rk-label");
     const mark = element("span", "rk-tool-mark", icon("check"), icon("cross"), element("span", "rk-spinner"));
-    this.root = element(
+    const decide = (text, decision, kind) => {
+      const node = textButton(`rk-button ${kind}`, text);
+      node.addEventListener("click", () => desk.post({ type: "decide", call_id: this.callId, decision }));
+      return node;
+    };
+    this.question = element(
+      "div",
+      "rk-approval",
+      element("span", "", "This tool may change something. Run it?"),
+      decide("Allow once", "once", "rk-primary"),
+      decide("Allow for session", "session", ""),
+      decide("Deny", "deny", ""),
+    );
+    this.question.setAttribute("role", "group");
+    this.question.setAttribute("aria-label", "Approval");
+    this.details = element(
       "details",
-      "rk-tool",
+      "",
       element("summary", "", icon("chevron"), mark, this.name, this.latency),
       element("div", "rk-label", "Arguments"),
       this.arguments,
       this.resultLabel,
       this.result,
     );
+    this.root = element("div", "rk-tool", this.details, this.question);
   }
 
   update(tool) {
-    const state = tool.result === null ? "running" : tool.is_error ? "failed" : "finished";
+    const state = tool.is_asking ? "asking" : tool.result === null ? "running" : tool.is_error ? "failed" : "finished";
+    if (state === "asking" && this.root.dataset.state !== "asking") this.details.open = true;
+    this.callId = tool.call_id;
     this.root.dataset.state = state;
     this.name.textContent = tool.name;
-    this.latency.textContent = state === "running" ? "running…" : tool.texts.latency;
+    this.latency.textContent = { running: "running…", asking: "asks" }[state] ?? tool.texts.latency;
     this.arguments.textContent = tool.arguments;
     this.resultLabel.textContent = tool.is_error ? "Error" : "Result";
     this.result.textContent = tool.result ?? "";
-    this.resultLabel.hidden = this.result.hidden = state === "running";
+    this.resultLabel.hidden = this.result.hidden = tool.result === null;
+    this.question.hidden = state !== "asking";
+    for (const text of [this.arguments, this.result]) text.tabIndex = 0;
+  }
+}
+
+/** Thumbs and a comment; a second click on the same thumb takes the score back. */
+class FeedbackView {
+  constructor(desk, messageId) {
+    Object.assign(this, { desk, messageId });
+    this.up = this.thumb("Helpful", "rk-up", 1);
+    this.down = this.thumb("Not helpful", "rk-down", 0);
+    this.comment = element("input", "rk-comment");
+    this.comment.placeholder = "Why? (optional, Enter saves)";
+    this.comment.setAttribute("aria-label", "Comment on this answer");
+    this.comment.addEventListener("keydown", (event) => {
+      if (event.key === "Enter") this.give(this.value, this.comment.value);
+    });
+    this.saved = element("span", "rk-fact");
+    this.show(null);
+  }
+
+  thumb(title, className, value) {
+    const node = button(`rk-icon-button ${className}`, title, icon("thumb"));
+    node.addEventListener("click", () => this.give(this.value === value ? null : value, ""));
+    return node;
+  }
+
+  give(value, comment) {
+    this.desk.post({ type: "feedback", message_id: this.messageId, value, comment });
+  }
+
+  show(feedback) {
+    this.value = feedback?.value ?? null;
+    this.up.setAttribute("aria-pressed", String(this.value === 1));
+    this.down.setAttribute("aria-pressed", String(this.value === 0));
+    this.comment.hidden = this.value === null || !!feedback.comment;
+    this.saved.textContent = feedback?.comment ? `“${feedback.comment}”` : "";
+    if (this.value === null) this.comment.value = "";
   }
 }
 
 class MessageView {
-  constructor(message) {
-    this.message = message;
+  constructor(message, desk) {
+    this.desk = desk;
+    this.id = message.message_id;
     this.tools = new Map();
-    this.streamed = document.createTextNode("");
-    this.length = 0;
     this.toolList = element("div", "rk-tools");
-    this.body = element("div", "rk-body");
+    this.done = element("div", "rk-done");
+    this.tail = element("span", "rk-tail");
+    this.body = element("div", "rk-body", this.done, this.tail);
     this.body.dir = "auto";
     this.error = element("div", "rk-error");
+    this.notice = element("div", "rk-message-notice");
     this.facts = element("footer", "rk-facts");
-    this.root = element("article", `rk-message rk-${message.role}`, this.toolList, this.body, this.error, this.facts);
+    this.feedback = new FeedbackView(desk, this.id);
+    this.root = element("article", `rk-message rk-${message.role}`, this.toolList, this.body, this.error, this.notice, this.facts);
     this.root.setAttribute("aria-label", message.role === "user" ? "You" : "Assistant");
     this.update(message);
   }
 
+  get isOpen() {
+    return this.message.state === "running" || this.message.state === "queued";
+  }
+
   update(message) {
-    const wasRunning = this.root.dataset.state === "running";
-    // A message that is whole never changes again.
-    if (this.root.dataset.state && !wasRunning) return;
     this.message = message;
+    this.text = message.text;
+    this.length = countCharacters(message.text);
+    this.htmlLength = message.html_length;
     this.root.dataset.state = message.state;
-    this.root.setAttribute("aria-busy", String(message.state === "running"));
+    this.root.setAttribute("aria-busy", String(this.isOpen));
+    const ids = new Set(message.tools.map((tool) => tool.call_id));
+    for (const [id, view] of this.tools) if (!ids.has(id)) view.root.remove();
     for (const tool of message.tools) this.updateTool(tool);
-    this.showText();
+    if (message.role === "user") this.tail.textContent = message.text;
+    else this.showAnswer(message.html);
+    this.body.hidden = message.state !== "running" && !message.text;
     this.error.textContent = message.error ?? "";
     this.error.hidden = !message.error;
+    this.notice.textContent = message.notice ?? "";
+    this.notice.hidden = !message.notice;
+    this.feedback.show(message.feedback);
     this.showFacts();
+  }
+
+  /** Take the end of an answer of which `keepText` and `keepHtml` characters are here; false when they are not. */
+  finish(message, keepText, keepHtml) {
+    if (this.length < keepText || (keepHtml && this.htmlLength !== keepHtml)) return false;
+    const html = keepHtml ? this.html + message.html : message.html;
+    this.update({ ...message, text: sliceText(this.text, 0, keepText) + message.text, html });
+    return true;
   }
 
   updateTool(tool) {
     let view = this.tools.get(tool.call_id);
     if (!view) {
-      view = new ToolView();
+      view = new ToolView(this.desk);
       this.tools.set(tool.call_id, view);
       this.toolList.append(view.root);
     }
     view.update(tool);
   }
 
-  showText() {
-    const { role, state, text, html } = this.message;
-    if (role === "user") {
-      this.body.textContent = text;
-    } else if (state === "running") {
-      this.streamed.data = text;
-      this.length = countCharacters(text);
-      this.body.replaceChildren(this.streamed, element("span", "rk-caret"));
-    } else {
-      this.body.innerHTML = html;
-    }
-    this.body.hidden = state !== "running" && !text;
+  showAnswer(html) {
+    this.html = html;
+    this.done.innerHTML = html;
+    this.addCopyButtons(this.done);
+    this.showTail();
   }
 
-  /** Show `text` from `offset` on; false when text before it is missing. */
-  applyDelta(offset, text) {
-    if (this.message.state !== "running") return true;
-    if (offset > this.length) return false;
-    if (offset < this.length) {
-      this.streamed.data = Array.from(this.streamed.data).slice(0, offset).join("");
+  showTail() {
+    const rest = this.isOpen ? sliceText(this.text, this.htmlLength) : "";
+    this.tail.textContent = rest;
+    if (this.isOpen) this.tail.append(element("span", "rk-caret"));
+  }
+
+  addCopyButtons(parent) {
+    for (const pre of parent.querySelectorAll("pre")) {
+      if (pre.parentElement.classList.contains("rk-code")) continue;
+      const frame = element("div", "rk-code");
+      pre.replaceWith(frame);
+      pre.tabIndex = 0;
+      frame.append(pre, copyButton("rk-icon-button rk-copy-code", "Copy the code", () => pre.textContent));
     }
-    this.streamed.appendData(text);
+  }
+
+  /** Show `text` from `offset` on, and the blocks that it made whole; false when something before is missing. */
+  applyDelta({ offset, text, html_start, html_end, html }) {
+    if (!this.isOpen) return true;
+    if (offset > this.length) return false;
+    if (offset < this.htmlLength) this.restart();
+    if (html_start !== this.htmlLength) return false;
+    this.text = sliceText(this.text, 0, offset) + text;
     this.length = offset + countCharacters(text);
+    if (html) {
+      const block = element("div", "rk-done");
+      block.innerHTML = html;
+      this.addCopyButtons(block);
+      this.done.append(...block.childNodes);
+      this.html += html;
+      this.htmlLength = html_end;
+    }
+    this.showTail();
     return true;
   }
 
+  restart() {
+    this.htmlLength = 0;
+    this.html = "";
+    this.done.replaceChildren();
+  }
+
   showFacts() {
-    const { role, state, texts, trace_url, text } = this.message;
-    this.facts.hidden = role === "user" || state === "running";
+    const { role, state, texts, trace_url, trace_id } = this.message;
+    this.facts.hidden = state === "running";
     if (this.facts.hidden) return;
     const parts = [];
-    if (STATE_LABELS[state]) parts.push(element("span", "rk-state", STATE_LABELS[state]));
-    const cost = element("span", "rk-fact", texts.cost === "–" ? "cost –" : texts.cost);
-    cost.title = texts.cost_note;
-    parts.push(element("span", "rk-fact", texts.tokens === "–" ? "tokens –" : texts.tokens), cost);
-    parts.push(element("span", "rk-fact", texts.latency));
-    const trace = link("rk-link rk-trace", "Trace");
-    pointTo(trace, trace_url);
-    if (!trace.hidden) parts.push(trace);
-    if (text) parts.push(copyButton("rk-icon-button rk-copy", "Copy the answer", () => this.message.text));
+    if (role === "user") {
+      const edit = button("rk-icon-button rk-edit", "Edit and send again", icon("edit"));
+      edit.addEventListener("click", () => this.edit());
+      parts.push(edit);
+    } else {
+      if (STATE_LABELS[state]) parts.push(element("span", "rk-state", STATE_LABELS[state]));
+      if (state === "queued") {
+        const remove = textButton("rk-button", "Remove");
+        remove.addEventListener("click", () => this.desk.post({ type: "stop", message_id: this.id }));
+        parts.push(remove);
+      } else {
+        const cost = element("span", "rk-fact", texts.cost === "–" ? "cost –" : texts.cost);
+        cost.title = texts.cost_note;
+        parts.push(element("span", "rk-fact", texts.tokens === "–" ? "tokens –" : texts.tokens), cost);
+        parts.push(element("span", "rk-fact", texts.latency));
+        const trace = link("rk-link rk-trace", "Trace");
+        this.desk.leadTo(trace, trace_url, trace_id);
+        if (!trace.hidden) parts.push(trace);
+        parts.push(this.actions());
+      }
+    }
     this.facts.replaceChildren(...parts);
+  }
+
+  actions() {
+    const parts = [];
+    const { text, trace_id } = this.message;
+    if (text) parts.push(copyButton("rk-icon-button rk-copy", "Copy the answer", () => this.text));
+    const retry = button("rk-icon-button rk-retry", "Try again", icon("retry"));
+    retry.addEventListener("click", () => this.desk.retry(this.id));
+    parts.push(retry);
+    if (trace_id) parts.push(this.feedback.up, this.feedback.down, this.feedback.comment, this.feedback.saved);
+    return element("span", "rk-actions", ...parts);
+  }
+
+  edit() {
+    const close = () => {
+      editor.remove();
+      this.body.hidden = this.facts.hidden = false;
+    };
+    const send = () => {
+      if (box.input.value.trim()) this.desk.resend(this.id, box.input.value, close);
+    };
+    const box = writingBox("Edit the message", { onEnter: send, onEscape: close });
+    const [again, cancel] = [textButton("rk-button rk-primary", "Send"), textButton("rk-button", "Cancel")];
+    again.addEventListener("click", send);
+    cancel.addEventListener("click", close);
+    const editor = element("div", "rk-editor", box.input, element("div", "rk-editor-actions", cancel, again));
+    box.input.value = this.text;
+    this.body.hidden = this.facts.hidden = true;
+    this.root.append(editor);
+    box.fit();
+    box.input.focus();
+  }
+}
+
+/** What opens below the header: the sessions one can go on with, or the forms of an export. */
+class DrawerView {
+  constructor(desk) {
+    this.desk = desk;
+    this.root = element("div", "rk-drawer");
+    this.root.hidden = true;
+    this.root.addEventListener("keydown", (event) => {
+      if (event.key === "Escape") this.close();
+    });
+  }
+
+  toggle(owner, title, fill) {
+    const isSame = this.owner === owner;
+    this.close();
+    if (isSame) return;
+    this.owner = owner;
+    owner.setAttribute("aria-expanded", "true");
+    this.list = element("div", "rk-drawer-list");
+    this.root.replaceChildren(element("div", "rk-label", title), this.list);
+    this.root.hidden = false;
+    fill(this.list);
+  }
+
+  close() {
+    this.owner?.setAttribute("aria-expanded", "false");
+    if (this.root.contains(document.activeElement)) this.owner?.focus();
+    this.owner = undefined;
+    this.root.hidden = true;
+  }
+
+  showExports() {
+    for (const [form, text] of Object.entries(EXPORTS)) {
+      const node = textButton("rk-button", text);
+      node.addEventListener("click", () => {
+        this.desk.post({ type: "export", form });
+        this.close();
+      });
+      this.list.append(node);
+    }
+  }
+
+  showSessions(sessions, currentId) {
+    if (!this.list || this.root.hidden) return;
+    this.list.replaceChildren();
+    if (!sessions.length) this.list.append(element("span", "", "No session of the last 30 days has messages."));
+    for (const session of sessions) {
+      const when = new Date(session.start_time).toLocaleString(undefined, { dateStyle: "medium", timeStyle: "short" });
+      const count = session.message_count === 1 ? "1 message" : `${session.message_count} messages`;
+      const node = textButton("rk-session-choice", "");
+      node.append(element("span", "rk-choice-name", session.session_id), element("span", "rk-choice-facts", `${when} · ${count} · ${session.cost}`));
+      node.disabled = session.session_id === currentId;
+      node.addEventListener("click", () => {
+        this.desk.post({ type: "open_session", session_id: session.session_id });
+        this.close();
+      });
+      this.list.append(node);
+    }
   }
 }
 
 class HeaderView {
-  constructor() {
+  constructor(desk, drawer) {
+    this.desk = desk;
     this.lm = element("span", "rk-lm");
     this.badge = element("span", "rk-badge");
     this.link = link("rk-link rk-session-link", "Open session");
@@ -245,13 +497,33 @@ class HeaderView {
       this.values[name] = element("span", `rk-value rk-value-${name}`);
       figures.append(element("span", "rk-figure", element("span", "rk-figure-label", label), this.values[name]));
     }
-    this.sessionRow = element("div", "rk-identity", this.session, this.copy, this.user);
+    this.fill = element("div", "rk-budget-fill");
+    this.budgetText = element("span", "rk-budget-text");
+    this.bar = element("div", "rk-budget-bar", this.fill);
+    this.bar.setAttribute("role", "meter");
+    this.bar.setAttribute("aria-label", "Budget used");
+    this.bar.setAttribute("aria-valuemin", "0");
+    this.bar.setAttribute("aria-valuemax", "100");
+    this.budget = element("div", "rk-budget", this.bar, this.budgetText);
+    const begin = button("rk-icon-button", "New session", icon("plus"));
+    begin.addEventListener("click", () => desk.post({ type: "open_session", session_id: null }));
+    const sessions = button("rk-icon-button", "Earlier sessions", icon("history"));
+    sessions.addEventListener("click", () =>
+      drawer.toggle(sessions, "Go on with an earlier session", (list) => {
+        list.textContent = "Reading…";
+        desk.post({ type: "list_sessions" });
+      }),
+    );
+    const save = button("rk-icon-button", "Export", icon("export"));
+    save.addEventListener("click", () => drawer.toggle(save, "Export the conversation as", () => drawer.showExports()));
+    for (const node of [sessions, save]) node.setAttribute("aria-expanded", "false");
     this.root = element(
       "header",
       "rk-header",
-      element("div", "rk-title", this.lm, this.badge, this.link),
-      this.sessionRow,
+      element("div", "rk-title", this.lm, this.badge, this.link, element("span", "rk-tasks", begin, sessions, save)),
+      element("div", "rk-identity", this.session, this.copy, this.user),
       figures,
+      this.budget,
     );
   }
 
@@ -260,7 +532,7 @@ class HeaderView {
     this.badge.textContent = status.backend_state;
     this.badge.dataset.state = status.backend_state;
     this.badge.title = BACKEND_TITLES[status.backend_state] ?? "";
-    pointTo(this.link, status.session_url);
+    this.desk.leadTo(this.link, status.session_url, null);
     this.session.textContent = status.session_id ?? "no session";
     this.session.title = status.session_id ?? "";
     this.copy.hidden = !status.session_id;
@@ -271,41 +543,46 @@ class HeaderView {
     this.values.cost.textContent = status.texts.cost;
     this.values.cost.title = status.texts.cost_note;
     this.values.latency.textContent = status.texts.latency_p50;
+    this.showBudget(status.budget);
+  }
+
+  showBudget(budget) {
+    this.budget.hidden = !budget;
+    if (!budget) return;
+    const percent = Math.round(budget.used_part * 100);
+    this.budget.dataset.level = budget.level;
+    this.fill.style.width = `${percent}%`;
+    this.bar.setAttribute("aria-valuenow", String(percent));
+    this.bar.setAttribute("aria-valuetext", budget.text);
+    this.budgetText.textContent = `Budget: ${budget.text}`;
   }
 }
 
 class ComposerView {
-  constructor({ send, stop, notify }) {
-    Object.assign(this, { send, stop, notify });
+  constructor({ send, stop }) {
+    Object.assign(this, { send, stop });
     this.isBusy = false;
     this.isPending = false;
     this.isStopping = false;
-    this.input = element("textarea", "rk-input");
-    this.input.rows = 1;
+    this.box = writingBox("Message", { onEnter: () => this.submit(), onInput: () => this.refresh() });
+    this.input = this.box.input;
     this.input.placeholder = "Ask about this notebook…";
-    this.input.setAttribute("aria-label", "Message");
-    this.button = button("rk-send", "Send", icon("arrow"), icon("stop"));
-    this.hint = element("div", "rk-hint", "Enter sends · Shift+Enter starts a new line");
-    this.root = element("div", "rk-composer", element("div", "rk-box", this.input, this.button), this.hint);
-    this.input.addEventListener("input", () => this.refresh());
-    this.input.addEventListener("keydown", (event) => this.onKey(event));
-    this.button.addEventListener("click", () => (this.isBusy ? this.onStop() : this.submit()));
+    this.sendButton = button("rk-send", "Send", icon("arrow"));
+    this.stopButton = button("rk-stop", "Stop", icon("stop"));
+    this.hint = element("div", "rk-hint");
+    this.root = element(
+      "div",
+      "rk-composer",
+      element("div", "rk-box", this.input, this.stopButton, this.sendButton),
+      this.hint,
+    );
+    this.sendButton.addEventListener("click", () => this.submit());
+    this.stopButton.addEventListener("click", () => this.onStop());
     this.refresh();
-  }
-
-  onKey(event) {
-    // Enter that ends a word of an input method is not the end of the message.
-    if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
-    event.preventDefault();
-    this.submit();
   }
 
   submit() {
     if (this.isPending || !this.input.value.trim()) return;
-    if (this.isBusy) {
-      this.notify("An answer is still being written. Stop it, or wait for its end; your text stays here.");
-      return;
-    }
     this.isPending = true;
     this.refresh();
     this.send(this.input.value);
@@ -321,7 +598,6 @@ class ComposerView {
   /** The kernel took the text (then it leaves the box) or not (then it stays). */
   settle({ isAccepted }) {
     this.isPending = false;
-    this.isStopping = false;
     if (isAccepted) this.input.value = "";
     this.refresh();
     if (isAccepted) this.input.focus({ preventScroll: true });
@@ -334,14 +610,20 @@ class ComposerView {
   }
 
   refresh() {
-    const title = this.isStopping ? "Stopping…" : this.isBusy ? "Stop" : this.isPending ? "Sending…" : "Send";
-    this.button.title = title;
-    this.button.setAttribute("aria-label", title);
-    this.button.dataset.mode = this.isBusy ? "stop" : "send";
-    this.button.disabled = this.isBusy ? this.isStopping : this.isPending || !this.input.value.trim();
+    const rename = (node, title) => {
+      node.title = title;
+      node.setAttribute("aria-label", title);
+    };
+    rename(this.sendButton, this.isPending ? "Sending…" : "Send");
+    this.sendButton.disabled = this.isPending || !this.input.value.trim();
+    rename(this.stopButton, this.isStopping ? "Stopping…" : "Stop");
+    this.stopButton.hidden = !this.isBusy;
+    this.stopButton.disabled = this.isStopping;
+    this.hint.textContent = this.isBusy
+      ? "Enter sends after the answer that is being written · Shift+Enter starts a new line"
+      : "Enter sends · Shift+Enter starts a new line";
     this.input.readOnly = this.isPending;
-    this.input.style.height = "auto";
-    if (this.input.scrollHeight) this.input.style.height = `${this.input.scrollHeight}px`;
+    this.box.fit();
   }
 }
 
@@ -349,6 +631,8 @@ class PanelView {
   constructor(model, el) {
     this.model = model;
     this.messages = new Map();
+    this.requests = new Map();
+    this.requestCount = 0;
     this.isResyncing = false;
     this.build();
     el.append(this.root);
@@ -360,16 +644,13 @@ class PanelView {
     for (const [name, listener] of this.listeners) model.on(name, listener);
     this.showStatus();
     this.showTranscript();
-    this.post({ type: "hello" });
+    this.post({ type: "hello", revision: this.revision });
   }
 
   build() {
-    this.header = new HeaderView();
-    this.composer = new ComposerView({
-      send: (text) => this.send(text),
-      stop: () => this.post({ type: "stop" }),
-      notify: (text) => this.notify(text),
-    });
+    this.drawer = new DrawerView(this);
+    this.header = new HeaderView(this, this.drawer);
+    this.composer = new ComposerView({ send: (text) => this.send(text), stop: () => this.stop() });
     this.empty = element(
       "div",
       "rk-empty",
@@ -390,6 +671,7 @@ class PanelView {
       "section",
       "rk-chat",
       this.header.root,
+      this.drawer.root,
       element("div", "rk-middle", this.log, this.jump),
       this.notice,
       this.composer.root,
@@ -403,43 +685,128 @@ class PanelView {
   }
 
   send(text) {
+    this.request({ type: "send", text }, (isAccepted) => this.composer.settle({ isAccepted }));
+  }
+
+  resend(messageId, text, whenAccepted) {
+    this.request({ type: "resend", message_id: messageId, text }, (isAccepted) => isAccepted && whenAccepted?.());
+  }
+
+  /** Ask the question of an answer again. */
+  retry(answerId) {
+    const views = [...this.messages.values()];
+    const question = views[views.findIndex((view) => view.id === answerId) - 1];
+    if (question) this.resend(answerId, question.text);
+  }
+
+  stop() {
+    const running = [...this.messages.values()].find((view) => view.message.state === "running");
+    this.post({ type: "stop", message_id: running?.id ?? null });
+  }
+
+  request(message, settle) {
     this.notify("");
-    this.requestId = `${Date.now()}-${Math.random()}`;
-    this.patience = setTimeout(() => {
+    this.requestCount += 1;
+    const requestId = `${Date.now()}-${Math.random()}-${this.requestCount}`;
+    const patience = setTimeout(() => {
       this.notify("The kernel has not answered yet. If it was restarted, run the cell again; your text stays here.");
     }, PATIENCE_MS);
-    this.post({ type: "send", request_id: this.requestId, text });
+    this.requests.set(requestId, { settle, patience });
+    this.post({ ...message, request_id: requestId });
   }
 
   post(message) {
     try {
       this.model.send(message);
     } catch {
-      clearTimeout(this.patience);
-      this.composer.settle({ isAccepted: false });
+      for (const id of this.requests.keys()) this.settle(id, false);
       this.notify("The kernel of this panel is gone. Run its cell again; your text stays here.");
     }
   }
 
+  /** Let `node` lead to a page whose address is `url`, or hide it when that is no web address. */
+  leadTo(node, url, traceId) {
+    pointTo(node, url);
+    node.onclick = (event) => {
+      if (!STORE_ADDRESS.test(url) || event.ctrlKey || event.metaKey) return;
+      event.preventDefault();
+      // Opened within the click, because a window that opens later is blocked.
+      const page = window.open("about:blank", "_blank");
+      if (page) page.opener = null;
+      this.request({ type: "open", trace_id: traceId }, (isAccepted, answer) => {
+        if (isAccepted && answer.url && page) page.location.replace(answer.url);
+        else page?.close();
+        if (!answer?.url || !page) this.notify("Run research-kit store open in a terminal to open this page.");
+      });
+    };
+  }
+
   onMessage(message) {
-    if (message.type === "accepted" || message.type === "refused") this.settle(message);
-    else if (message.type === "delta") this.onDelta(message);
-    else if (message.type === "tool") this.onTool(message);
+    const act = {
+      accepted: () => this.settle(message.request_id, true, message) && this.scrollToEnd(),
+      refused: () => this.settle(message.request_id, false, message) && this.notify(message.reason),
+      link: () => this.settle(message.request_id, true, message),
+      message: () => this.change(message, () => this.take(message)),
+      cut: () => this.change(message, () => this.cut(message.message_count)),
+      delta: () => this.onDelta(message),
+      tool: () => this.onTool(message),
+      feedback: () => this.messages.get(message.message_id)?.feedback.show(message.feedback),
+      notice: () => this.notify(message.text),
+      sessions: () => this.drawer.showSessions(message.sessions, this.model.get("status").session_id),
+      file: () => this.download(message),
+    };
+    act[message.type]?.();
   }
 
-  settle(message) {
-    // Every view hears the reply; it is for the one that asked.
-    if (message.request_id !== this.requestId) return;
-    clearTimeout(this.patience);
-    this.composer.settle({ isAccepted: message.type === "accepted" });
-    this.notify(message.reason ?? "");
-    if (message.type === "accepted") this.scrollToEnd();
+  /** Every view hears the reply; it is for the one that asked. */
+  settle(requestId, isAccepted, answer) {
+    const request = this.requests.get(requestId);
+    if (!request) return false;
+    clearTimeout(request.patience);
+    this.requests.delete(requestId);
+    request.settle(isAccepted, answer);
+    return true;
   }
 
-  onDelta({ message_id, offset, text }) {
+  download({ name, media_type, text }) {
+    if (!this.root.contains(document.activeElement)) return;
+    const node = element("a", "rk-offscreen");
+    node.href = URL.createObjectURL(new Blob([text], { type: media_type }));
+    node.download = name;
+    document.body.append(node);
+    node.click();
+    node.remove();
+    setTimeout(() => URL.revokeObjectURL(node.href), PATIENCE_MS);
+  }
+
+  /** Make a numbered change, or ask for everything when one before it was lost. */
+  change({ revision }, act) {
+    if (revision <= this.revision) return;
+    if (revision > this.revision + 1) {
+      this.resync();
+      return;
+    }
+    this.revision = revision;
+    this.following(act);
+    this.empty.hidden = this.messages.size > 0;
+  }
+
+  take({ message, keep_text, keep_html }) {
+    const view = this.messages.get(message.message_id);
+    if (!view) this.add(message);
+    else if (!view.finish(message, keep_text, keep_html)) this.resync();
+  }
+
+  cut(count) {
+    for (const view of [...this.messages.values()].slice(count)) {
+      view.root.remove();
+      this.messages.delete(view.id);
+    }
+  }
+
+  onDelta(message) {
     this.following(() => {
-      const isApplied = this.messages.get(message_id)?.applyDelta(offset, text);
-      if (!isApplied) this.resync();
+      if (!this.messages.get(message.message_id)?.applyDelta(message)) this.resync();
     });
   }
 
@@ -460,41 +827,39 @@ class PanelView {
 
   showTranscript() {
     this.isResyncing = false;
-    const transcript = this.model.get("transcript") ?? [];
-    const ids = new Set(transcript.map((message) => message.message_id));
+    const { revision, messages } = this.model.get("transcript");
+    this.revision = revision;
     this.following(() => {
-      for (const [id, view] of this.messages) {
-        if (ids.has(id)) continue;
-        view.root.remove();
-        this.messages.delete(id);
+      const known = [...this.messages.keys()];
+      // What is shown in the same places stays, with the reader's selection in it.
+      const differing = known.findIndex((id, index) => id !== messages[index]?.message_id);
+      if (differing >= 0) this.cut(differing);
+      for (const message of messages) {
+        const view = this.messages.get(message.message_id);
+        if (!view) this.add(message);
+        else if (view.isOpen || message.state !== view.message.state) view.update(message);
+        else view.feedback.show(message.feedback);
       }
-      for (const message of transcript) this.showMessage(message);
-      this.empty.hidden = transcript.length > 0;
     });
+    this.empty.hidden = messages.length > 0;
   }
 
-  showMessage(message) {
-    const view = this.messages.get(message.message_id);
-    if (view) {
-      view.update(message);
-      return;
-    }
-    const created = new MessageView(message);
-    this.messages.set(message.message_id, created);
-    this.log.append(created.root);
+  add(message) {
+    const view = new MessageView(message, this);
+    this.messages.set(message.message_id, view);
+    this.log.append(view.root);
   }
 
   showStatus() {
     const status = this.model.get("status");
     this.header.update(status);
-    // The end of an answer settles the notice that asked to wait for it.
-    if (this.composer.isBusy && !status.is_busy) this.notify("");
     this.composer.setBusy(status.is_busy);
   }
 
   notify(text) {
     this.notice.textContent = text;
     this.notice.hidden = !text;
+    return true;
   }
 
   /** Change the transcript; stay at its end only if the reader is there. */
@@ -516,7 +881,7 @@ class PanelView {
   }
 
   destroy() {
-    clearTimeout(this.patience);
+    for (const { patience } of this.requests.values()) clearTimeout(patience);
     for (const [name, listener] of this.listeners) this.model.off(name, listener);
     this.root.remove();
   }

@@ -1,0 +1,146 @@
+"""``%chat`` and ``%%chat``: options, variables in braces, and the answer as an output."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import pandas as pd
+import pytest
+from IPython.core.interactiveshell import InteractiveShell
+from scripted_lm import ScriptedLM, adapter_reply, running_lm
+
+import research_kit as rk
+from research_kit.chat.cell_chat import CellAnswer, fill_in, parse_options
+from research_kit.chat.events import MessageFinished, Usage
+from research_kit.errors import ConfigError, ResearchKitError
+
+NAMESPACE: dict[str, Any] = {
+    "n": 3,
+    "name": "Ann {n}",
+    "table": {"a": [10, 20], "b c": {"d": 5}},
+    "place": SimpleNamespace(city="Oslo"),
+    "_": "hidden",
+}
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("{n} rows", "3 rows"),
+        ("{name}", "Ann {n}"),
+        ("{table['a'][1]} {table[\"b c\"]['d']} {table['a'][-2]}", "20 5 10"),
+        ("{place.city}", "Oslo"),
+        ("{{n}} and {{}}", "{n} and {}"),
+        (
+            "a {} b {1} {n+1} {n!r} {n:>9} {f(n)} {table[n]}",
+            "a {} b {1} {n+1} {n!r} {n:>9} {f(n)} {table[n]}",
+        ),
+        ('{"json": [1, 2]}', '{"json": [1, 2]}'),
+        ("{ n }", "{ n }"),
+    ],
+)
+def test_fill_in_takes_names_and_paths_only(text: str, expected: str) -> None:
+    """Names, attributes and items are filled in; whatever else stands in braces stays text."""
+    assert fill_in(text, NAMESPACE) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("{missing}", "no variable 'missing' is there"),
+        ("{place.town}", r"\.town cannot be taken of a SimpleNamespace"),
+        ("{table['x']}", r"\['x'\] cannot be taken of a dict"),
+        ("{n[0]}", r"\[0\] cannot be taken of a int"),
+        ("{place.__class__}", "underscore are private"),
+    ],
+)
+def test_fill_in_explains_what_is_not_there(text: str, problem: str) -> None:
+    """A name or a step that leads nowhere is an error that names it."""
+    with pytest.raises(ConfigError, match=problem):
+        fill_in(text, NAMESPACE)
+
+
+def test_fill_in_shortens_large_values() -> None:
+    """A large frame or text does not fill the question."""
+    frame = pd.DataFrame({"x": range(100_000)})
+    filled = fill_in("{frame} {text} {lines}", {"frame": frame, "text": "y" * 5000, "lines": "z\n" * 300})
+    assert "DataFrame of 100,000 rows and 1 columns" in filled
+    assert "3,000 more characters" in filled
+    assert "261 more lines" in filled
+    assert len(filled) < 4_000
+
+
+def test_parse_options_leaves_the_question() -> None:
+    """Options come first, in any order; the rest of the line is the question, dashes included."""
+    options = parse_options("--new --lm ollama_chat/qwen3 --as reply why --not 'this'?")
+    assert options == ("ollama_chat/qwen3", True, False, "reply", "why --not 'this'?")
+    assert parse_options("what's up?").question == "what's up?"
+    assert parse_options("--raw").is_raw
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [("--lmm x", "not understood"), ("--as 2x why", "no name of a variable"), ("--lm", "not understood")],
+)
+def test_parse_options_explains_mistakes(line: str, problem: str) -> None:
+    """A misspelt option is named, with the options there are."""
+    with pytest.raises(ConfigError, match=problem):
+        parse_options(line)
+
+
+def test_cell_answer_is_harmless_and_holds_no_secret() -> None:
+    """The output shows sanitised Markdown and its figures; an address that is none becomes no link."""
+    event = MessageFinished(
+        answer="**3** <script>x</script> ![p](http://evil.example/p.png)",
+        usage=Usage(input_tokens=10, output_tokens=2, cost_usd=0.5),
+        latency_s=1.2,
+        trace_id="t1",
+    )
+    html = CellAnswer(event, 'javascript:"x')._repr_html_()
+    assert "<strong>3</strong>" in html
+    assert "<script" not in html
+    assert "<img" not in html
+    assert "javascript:" not in html
+    assert "tokens 10 in · 2 out · cost $0.500 · 1.2 s" in html
+
+
+@pytest.fixture
+def shell(monkeypatch: pytest.MonkeyPatch) -> Iterator[InteractiveShell]:
+    shell = InteractiveShell.instance()
+    shell.extension_manager.load_extension("research_kit")
+    yield shell
+    shell.extension_manager.unload_extension("research_kit")
+    InteractiveShell.clear_instance()
+
+
+def test_chat_magics_answer_and_remember(shell: InteractiveShell, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The line and the cell magic talk to one conversation; unloading removes both."""
+    monkeypatch.setenv("LANGFUSE_TRACING_ENABLED", "false")
+    with running_lm() as server:
+        configure(monkeypatch, server)
+        for text in ("There are 3.", "As I said."):
+            server.script(
+                adapter_reply(next_thought="I know.", next_tool_name="finish", next_tool_args="{}"),
+                adapter_reply(reasoning="I know.", answer=text),
+            )
+        shell.user_ns["n"] = 3
+        first = shell.run_line_magic("chat", f"--new Are there {{n}} of {server.base_url}?")
+        assert first.text == "There are 3."
+        shell.run_cell_magic("chat", "--as reply", "Are you\nsure?")
+        assert shell.user_ns["reply"] == "As I said."
+        asked = str(server.requests[-1]["messages"])
+        assert "Are there 3 of" in asked
+        assert "There are 3." in asked
+        with pytest.raises(ResearchKitError, match="is empty"):
+            shell.run_line_magic("chat", "")
+        server.finish()
+    rk.unload_ipython_extension(shell)
+    assert "chat" not in shell.magics_manager.magics["line"]
+
+
+def configure(monkeypatch: pytest.MonkeyPatch, server: ScriptedLM) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "test")
+    monkeypatch.setenv("RESEARCH_KIT_LM", "openai/scripted-model")
+    monkeypatch.setenv("RESEARCH_KIT_LM_BASE_URL", server.base_url)
