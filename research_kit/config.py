@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,9 +46,11 @@ class Settings:
         environment: Langfuse environment of every trace; None means Langfuse's default.
         release: Release of the researcher's own code, stored with every trace.
         data_dir: Folder of the embedded store.
+        data_dir_notice: Why that folder does not last; empty when it does.
         cache_dir: Folder of files that may be deleted at any time, the local model among them.
         store_max_age_days: How long the embedded store keeps traces; None keeps them all.
         store_max_mb: How large the embedded store may become; None sets no limit.
+        store_idle_minutes: After how long without a request the store's server ends; None means never.
         lm: Name of the language model, for instance ``openai/gpt-4o-mini``.
         lm_base_url: Base URL of an OpenAI-compatible server for ``lm``.
         captures_io: False records no inputs and outputs.
@@ -63,9 +66,11 @@ class Settings:
     environment: str | None
     release: str | None
     data_dir: Path
+    data_dir_notice: str
     cache_dir: Path
     store_max_age_days: float | None
     store_max_mb: float | None
+    store_idle_minutes: float | None
     lm: str | None
     lm_base_url: str | None
     captures_io: bool
@@ -86,8 +91,7 @@ def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
             f"{missing} is not set, but the other Langfuse key is. A server needs both: set {missing}, "
             "or unset both to use the embedded store."
         )
-    data_dir = _text(env, "RESEARCH_KIT_DATA_DIR")
-    cache_dir = _text(env, "RESEARCH_KIT_CACHE_DIR")
+    data_dir, notice = _data_dir(_text(env, "RESEARCH_KIT_DATA_DIR"))
     base_url = _text(env, "LANGFUSE_BASE_URL") or _text(env, "LANGFUSE_HOST") or DEFAULT_LANGFUSE_URL
     if not base_url.startswith(("http://", "https://")):
         raise ConfigError(
@@ -103,10 +107,12 @@ def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
         user_id=_text(env, "LANGFUSE_USER_ID"),
         environment=_text(env, "LANGFUSE_TRACING_ENVIRONMENT"),
         release=_text(env, "LANGFUSE_RELEASE"),
-        data_dir=Path(data_dir).expanduser() if data_dir else user_data_path("research-kit"),
-        cache_dir=Path(cache_dir).expanduser() if cache_dir else user_cache_path("research-kit"),
+        data_dir=data_dir,
+        data_dir_notice=notice,
+        cache_dir=_cache_dir(_text(env, "RESEARCH_KIT_CACHE_DIR")),
         store_max_age_days=_number(env, "RESEARCH_KIT_STORE_MAX_AGE_DAYS"),
         store_max_mb=_number(env, "RESEARCH_KIT_STORE_MAX_MB"),
+        store_idle_minutes=_number(env, "RESEARCH_KIT_STORE_IDLE_MINUTES"),
         lm=_text(env, "RESEARCH_KIT_LM"),
         lm_base_url=_text(env, "RESEARCH_KIT_LM_BASE_URL"),
         captures_io=_flag(env, "RESEARCH_KIT_CAPTURE_IO", default=True),
@@ -144,6 +150,46 @@ def _unusable(path: Path, purpose: str, cause: str) -> str:
         f"Cannot use {str(path)!r} as the folder for {purpose}: {cause}. "
         "Correct its permissions, or set RESEARCH_KIT_DATA_DIR to a folder that you can write."
     )
+
+
+def _data_dir(wanted: str | None) -> tuple[Path, str]:
+    """Return the folder for data, and why it does not last."""
+    if wanted:
+        return Path(wanted).expanduser(), ""
+    usual = user_data_path("research-kit")
+    if _can_write(usual):
+        return usual, ""
+    path = _temporary_dir() / "data"
+    notice = (
+        f"Traces are kept in {str(path)!r}, which the system may clear, because {str(usual)!r} cannot be "
+        "written. Set RESEARCH_KIT_DATA_DIR to a folder that lasts."
+    )
+    return path, notice
+
+
+def _cache_dir(wanted: str | None) -> Path:
+    if wanted:
+        return Path(wanted).expanduser()
+    usual = user_cache_path("research-kit")
+    return usual if _can_write(usual) else _temporary_dir() / "cache"
+
+
+def _can_write(path: Path) -> bool:
+    """Whether ``path`` can be written, or created when it does not exist."""
+    existing = next(folder for folder in (path, *path.parents) if folder.exists())
+    return os.access(existing, os.W_OK | os.X_OK)
+
+
+def _temporary_dir() -> Path:
+    """Return the folder that stands in for a home that cannot be written: the same for all of a user's kernels.
+
+    Raises:
+        ConfigError: When the folder belongs to somebody else, who could then read the traces.
+    """
+    path = Path(tempfile.gettempdir()) / f"research-kit-{os.getuid()}"
+    if path.is_symlink() or (path.exists() and path.stat().st_uid != os.getuid()):
+        raise ConfigError(_unusable(path, "data", "it belongs to another user"))
+    return private_directory(path, purpose="data")
 
 
 def _text(env: Mapping[str, str], name: str) -> str | None:

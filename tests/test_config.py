@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import pickle
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -72,3 +77,58 @@ def test_backend_error_crosses_processes() -> None:
     """The facts of an error survive pickling."""
     error = pickle.loads(pickle.dumps(BackendError("refused", base_url="http://x", status_code=401)))
     assert (str(error), error.base_url, error.status_code) == ("refused", "http://x", 401)
+
+
+# Permissions bind only those who are not root. What is needed is imported before the change of user, who may
+# be unable to read the installation.
+_UNPRIVILEGED = """
+import os
+from research_kit import bind, status
+from research_kit.config import load_settings
+bind(), status()
+if os.getuid() == 0:
+    os.setgid(65534), os.setuid(65534)
+settings = load_settings()
+print(settings.data_dir, settings.cache_dir, oct(settings.data_dir.parent.stat().st_mode & 0o777), sep="\\n")
+print(status().reason)
+"""
+_UNPRIVILEGED_ID = os.getuid() or 65534
+
+
+@pytest.fixture
+def home_that_cannot_be_written() -> Iterator[Path]:
+    """Return a folder with a read-only ``home`` and a ``tmp``, which every user can enter."""
+    with tempfile.TemporaryDirectory() as folder:
+        for name, mode in (("home", 0o555), ("tmp", 0o777), (".", 0o755)):
+            Path(folder, name).mkdir(exist_ok=True)
+            Path(folder, name).chmod(mode)
+        yield Path(folder)
+
+
+def ask_as_unprivileged_user(folder: Path, **environ: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", _UNPRIVILEGED],
+        env={"PATH": os.environ["PATH"], "HOME": f"{folder}/home", "TMPDIR": f"{folder}/tmp", **environ},
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_home_that_cannot_be_written_is_replaced(home_that_cannot_be_written: Path) -> None:
+    """With a read-only home everything works in a temporary folder of the user, and the status says so."""
+    folder = home_that_cannot_be_written
+    data_dir, cache_dir, mode, reason = ask_as_unprivileged_user(folder).stdout.splitlines()
+    own = folder / "tmp" / f"research-kit-{_UNPRIVILEGED_ID}"
+    assert (data_dir, cache_dir, mode) == (str(own / "data"), str(own / "cache"), "0o700")
+    assert f"kept in '{data_dir}', which the system may clear, because '{folder}/home" in reason
+    assert "Set RESEARCH_KIT_DATA_DIR" in reason
+    chosen = str(folder / "tmp" / "chosen")
+    lines = ask_as_unprivileged_user(folder, RESEARCH_KIT_DATA_DIR=chosen).stdout.splitlines()
+    assert (lines[0], lines[3:]) == (chosen, [""])
+
+
+def test_temporary_folder_of_somebody_else_is_refused(home_that_cannot_be_written: Path) -> None:
+    """A folder that another user laid out under the expected name is not used for traces."""
+    name = f"research-kit-{_UNPRIVILEGED_ID}"
+    Path(home_that_cannot_be_written, "tmp", name).symlink_to(home_that_cannot_be_written)
+    assert "it belongs to another user" in ask_as_unprivileged_user(home_that_cannot_be_written).stderr

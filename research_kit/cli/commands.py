@@ -66,6 +66,8 @@ def _show_status(_: argparse.Namespace) -> int:
         print(f"Langfuse at {settings.base_url}, key {settings.public_key}")
     else:
         print_store()
+    if settings.data_dir_notice:
+        print(settings.data_dir_notice)
     waiting = count_waiting(settings.data_dir)
     print(f"waiting on disk: {waiting.entry_count} entries of {waiting.kernel_count} ended kernels")
     return 0

@@ -160,7 +160,7 @@ class KernelSession:
             session_id=identity.session_id,
             user_id=identity.user_id,
             base_url=settings.base_url if settings.public_key else None,
-            reason=self._activation_fault,
+            reason=self._activation_fault or settings.data_dir_notice,
             faults=tuple(take_telemetry_faults().items()),
         )
         if self._telemetry is None or self._backend is None:

@@ -1,6 +1,6 @@
 """The ``filter`` parameter of the observations list: JSON conditions into SQL.
 
-Owns the columns that can be filtered and the operators of each type of filter. Invariant: a condition that
+Owns the columns that can be filtered and the shape of a condition. Invariant: a condition that
 is not understood refuses the request; none is ever ignored.
 """
 
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from research_kit.store.answers import ApiError, bad_request, invalid_data, issue
+from research_kit.store.filter_operators import OPERATORS, bound_value
 from research_kit.store.jsontext import storable
 from research_kit.store.times import iso_to_ms
 from research_kit.store.words import split_words
@@ -104,39 +105,6 @@ _COLUMNS: Mapping[str, _Column] = {
     "metadata": _Column(sql="metadata_stored", filter_types=("stringObject",)),
 }
 
-_IN_LIST = "IN (SELECT value FROM json_each(?))"
-_STRING_SQL = {
-    "=": "{column} = ?",
-    "contains": "instr({column}, ?) > 0",
-    "does not contain": "instr({column}, ?) = 0",
-    "starts with": "substr({column}, 1, length(?1)) = ?1",
-    "ends with": "substr({column}, length({column}) - length(?1) + 1) = ?1",
-}
-_OPTIONS_SQL = {"any of": f"{{column}} {_IN_LIST}", "none of": f"{{column}} NOT {_IN_LIST}"}
-_ANY_TAG = f"EXISTS (SELECT 1 FROM json_each({{column}}) WHERE value {_IN_LIST})"
-_ARRAY_SQL = {
-    "any of": _ANY_TAG,
-    "none of": f"NOT {_ANY_TAG}",
-    "all of": (
-        "NOT EXISTS (SELECT 1 FROM json_each(?) WHERE value NOT IN (SELECT value FROM json_each({column})))"
-    ),
-}
-_COMPARISON_SQL = {operator: f"{{column}} {operator} ?" for operator in ("=", ">", "<", ">=", "<=")}
-_NULL_SQL = {"is null": "{column} IS NULL", "is not null": "{column} IS NOT NULL"}
-_BOOLEAN_SQL = {"=": "{column} = ?", "<>": "{column} <> ?"}
-_OPERATORS: Mapping[str, Mapping[str, str]] = {
-    "string": _STRING_SQL,
-    "stringOptions": _OPTIONS_SQL,
-    "arrayOptions": _ARRAY_SQL,
-    "number": _COMPARISON_SQL,
-    "datetime": {operator: sql for operator, sql in _COMPARISON_SQL.items() if operator != "="},
-    "boolean": _BOOLEAN_SQL,
-    "null": _NULL_SQL,
-    "stringObject": _STRING_SQL,
-    "numberObject": _COMPARISON_SQL,
-    "booleanObject": _BOOLEAN_SQL,
-    "categoryOptions": _OPTIONS_SQL,
-}
 _FREE_TEXT = frozenset({"input", "output"})
 _EMPTY_LIST = (
     "Value array must not be empty unless operator is 'all of' or 'none of' "
@@ -169,21 +137,21 @@ def _check_shape(position: int, entry: object) -> None:
     if not isinstance(entry, dict):
         raise invalid_data(issue(where, "Invalid input: expected object", code="invalid_type"))
     filter_type = entry.get("type")
-    if not isinstance(filter_type, str) or filter_type not in _OPERATORS:
+    if not isinstance(filter_type, str) or filter_type not in OPERATORS:
         raise invalid_data(issue([*where, "type"], "Invalid input", code="invalid_union"))
     if not isinstance(entry.get("column"), str):
         raise invalid_data(issue([*where, "column"], "Invalid input: expected string", code="invalid_type"))
     if filter_type.endswith("Object") and not _is_text(entry.get("key")):
         raise invalid_data(issue([*where, "key"], "Invalid input: expected string", code="invalid_type"))
     if not _is_operator(entry["column"], filter_type, entry.get("operator")):
-        options = ", ".join(_OPERATORS[filter_type])
+        options = ", ".join(OPERATORS[filter_type])
         raise invalid_data(issue([*where, "operator"], f"Invalid option: expected one of {options}"))
     _check_value([*where, "value"], filter_type, entry)
 
 
 def _is_operator(column: str, filter_type: str, operator: object) -> bool:
     can_match = filter_type == "stringObject" or (filter_type == "string" and column in _FREE_TEXT)
-    return operator in _OPERATORS[filter_type] or (operator == "matches" and can_match)
+    return operator in OPERATORS[filter_type] or (operator == "matches" and can_match)
 
 
 def _check_value(where: list[str | int], filter_type: str, entry: Mapping[str, Any]) -> None:
@@ -248,15 +216,9 @@ def _condition(entry: Mapping[str, Any]) -> Condition:
         raise _misfit(name, filter_type, column)
     if operator == "matches":
         return _words_condition(entry, column)
-    if filter_type == "null":
-        return Condition(column=name, sql=_NULL_SQL[operator].format(column=column.sql), values=())
-    sql = _OPERATORS[filter_type][operator]
+    sql, value = OPERATORS[filter_type][operator], bound_value(filter_type, value)
     if filter_type == "stringObject":
         return _bound(name, sql, _METADATA_VALUE, value, key=entry["key"])
-    if filter_type.endswith("Options"):
-        value = json.dumps(value)
-    elif filter_type == "datetime":
-        value = iso_to_ms(value)
     return _bound(name, sql, column.sql, value)
 
 
@@ -266,12 +228,12 @@ _METADATA_VALUE = "(SELECT value FROM json_each(metadata_stored) WHERE key = ?)"
 def _bound(name: str, sql: str, column: str, value: object, *, key: str | None = None) -> Condition:
     """Put the column into the SQL and repeat the bound values as often as it asks for them."""
     values: list[Any] = []
-    pieces = re.split(r"(\{column\}|\?1?)", sql)
+    pieces = re.split(r"(\{column\}|\{value\})", sql)
     for position, piece in enumerate(pieces):
         if piece == "{column}":
             pieces[position] = column
             values.extend([key] if key is not None else [])
-        elif piece in ("?", "?1"):
+        elif piece == "{value}":
             pieces[position] = "?"
             values.append(value)
     return Condition(column=name, sql="".join(pieces), values=tuple(values))

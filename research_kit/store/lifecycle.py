@@ -53,7 +53,7 @@ def ensure_running(
         data_dir: The folder of the store; it is created when missing.
         timeout_s: How long to wait for a server that has to start, in seconds.
         idle_timeout_s: A server that is started by this call ends after so many seconds without a request;
-            None lets it run until it is stopped.
+            None lets ``RESEARCH_KIT_STORE_IDLE_MINUTES`` decide, or lets it run until it is stopped.
 
     Raises:
         ConfigError: When the folder cannot be used.

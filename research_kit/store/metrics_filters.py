@@ -1,57 +1,20 @@
 """The ``filters`` of a metrics query: conditions into SQL.
 
-Owns the operators of each type of filter and which type fits which dimension; the shape of a condition is
-checked in `metrics_query`. Invariant: a condition that does not fit refuses the query; none is ever ignored.
+Owns which type of filter fits which dimension; the shape of a condition is checked in `metrics_query`.
+Invariant: a condition that does not fit refuses the query; none is ever ignored.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from research_kit.store.answers import bad_request
+from research_kit.store.filter_operators import OPERATORS, bound_value
 from research_kit.store.metrics_words import Dimension, DimensionType, View
-from research_kit.store.times import iso_to_ms
 
-__all__ = ["OPERATORS", "Filter", "MetricsCondition", "make_condition"]
-
-_STRING_SQL = {
-    "=": "{column} = {value}",
-    "contains": "instr({column}, {value}) > 0",
-    "does not contain": "instr({column}, {value}) = 0",
-    "starts with": "substr({column}, 1, length({value})) = {value}",
-    "ends with": "substr({column}, length({column}) - length({value}) + 1) = {value}",
-}
-_IN_LIST = "(SELECT value FROM json_each({value}))"
-_OPTIONS_SQL = {"any of": f"{{column}} IN {_IN_LIST}", "none of": f"{{column}} NOT IN {_IN_LIST}"}
-_ANY_PART = f"EXISTS (SELECT 1 FROM json_each({{column}}) WHERE value IN {_IN_LIST})"
-_ARRAY_SQL = {
-    "any of": _ANY_PART,
-    "none of": f"NOT {_ANY_PART}",
-    "all of": (
-        "NOT EXISTS (SELECT 1 FROM json_each({value})"
-        " WHERE value NOT IN (SELECT value FROM json_each({column})))"
-    ),
-}
-_COMPARISON_SQL = {operator: f"{{column}} {operator} {{value}}" for operator in ("=", ">", "<", ">=", "<=")}
-_BOOLEAN_SQL = {"=": "{column} = {value}", "<>": "{column} <> {value}"}
-
-OPERATORS: Mapping[str, Mapping[str, str]] = {
-    "string": _STRING_SQL,
-    "stringOptions": _OPTIONS_SQL,
-    "arrayOptions": _ARRAY_SQL,
-    "categoryOptions": _OPTIONS_SQL,
-    "number": _COMPARISON_SQL,
-    "datetime": {operator: sql for operator, sql in _COMPARISON_SQL.items() if operator != "="},
-    "boolean": _BOOLEAN_SQL,
-    "null": {"is null": "{column} IS NULL", "is not null": "{column} IS NOT NULL"},
-    "stringObject": _STRING_SQL,
-    "numberObject": _COMPARISON_SQL,
-    "booleanObject": _BOOLEAN_SQL,
-}
-"""The operators of each type of filter, as SQL."""
+__all__ = ["Filter", "MetricsCondition", "make_condition"]
 
 _FITTING_TYPES: Mapping[DimensionType, tuple[str, ...]] = {
     "string": ("string", "stringOptions"),
@@ -109,7 +72,7 @@ def make_condition(wanted: Filter, view: View, *, number: int) -> MetricsConditi
     else:
         column, joins = _special_column(wanted, view, number), ()
     sql = OPERATORS[wanted.filter_type][wanted.operator]
-    values = {f"value_{number}": _bound_value(wanted), f"key_{number}": wanted.key}
+    values = {f"value_{number}": bound_value(wanted.filter_type, wanted.value), f"key_{number}": wanted.key}
     return MetricsCondition(
         sql=sql.format(column=column, value=f":value_{number}"), values=values, joins=joins
     )
@@ -153,9 +116,3 @@ def _special_column(wanted: Filter, view: View, number: int) -> str:
         f"Invalid filter column {wanted.column}. Must be one of {','.join(view.dimensions)} "
         f"or {view.time_name}"
     )
-
-
-def _bound_value(wanted: Filter) -> Any:
-    if wanted.filter_type.endswith("Options"):
-        return json.dumps(wanted.value)
-    return iso_to_ms(wanted.value) if wanted.filter_type == "datetime" else wanted.value

@@ -20,8 +20,8 @@ from pydantic import (
 )
 
 from research_kit.store.answers import invalid_data, issue
+from research_kit.store.filter_operators import OPERATORS
 from research_kit.store.jsontext import storable
-from research_kit.store.metrics_filters import OPERATORS
 from research_kit.store.times import is_full_iso, iso_to_ms, ms_to_iso
 
 __all__ = ["FilterShape", "MetricShape", "QueryShape", "check_shape"]

@@ -54,11 +54,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--port", type=int, help="port on the loopback interface; by default the last one, or a free one"
     )
-    parser.add_argument("--idle-timeout-s", type=float, help="end after so many seconds without a request")
+    parser.add_argument(
+        "--idle-timeout-s",
+        type=float,
+        help="end after so many seconds without a request (default: RESEARCH_KIT_STORE_IDLE_MINUTES)",
+    )
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     try:
-        serve(options.data_dir, port=options.port, idle_timeout_s=options.idle_timeout_s)
+        serve(options.data_dir, port=options.port, idle_timeout_s=options.idle_timeout_s or _idle_timeout_s())
     except ResearchKitError as error:
         sys.stderr.write(f"{error}\n")
         return 1
@@ -149,6 +153,11 @@ async def _keep_within(store: Store, limits: Limits) -> None:
     while limits != Limits():
         await asyncio.to_thread(apply_limits, store.database, limits)
         await asyncio.sleep(_RETENTION_INTERVAL_S)
+
+
+def _idle_timeout_s() -> float | None:
+    minutes = load_settings().store_idle_minutes
+    return None if minutes is None else minutes * 60
 
 
 def _read_limits() -> Limits:

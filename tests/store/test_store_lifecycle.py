@@ -31,6 +31,25 @@ address = ensure_running(Path(sys.argv[1]), idle_timeout_s=120)
 print(address.base_url, address.pid, address.secret_key, flush=True)
 """
 
+_START_A_HUNDRED = """
+import os, sys
+from pathlib import Path
+from research_kit.store import ensure_running
+ready, go = os.pipe()
+children = []
+for _ in range(100):
+    child = os.fork()
+    if not child:
+        os.close(go)
+        os.read(ready, 1)  # until the parent closes its end
+        address = ensure_running(Path(sys.argv[1]), timeout_s=60, idle_timeout_s=120)
+        os.write(1, f"{address.base_url} {address.pid}\\n".encode())
+        os._exit(0)
+    children.append(child)
+os.close(go)
+sys.exit(any(os.waitpid(child, 0)[1] for child in children))
+"""
+
 
 def _wait_until(condition: Callable[[], bool], what: str, timeout_s: float = 20) -> None:
     deadline = time.monotonic() + timeout_s
@@ -75,6 +94,14 @@ def test_many_processes_and_threads_share_one_server(data_dir: Path) -> None:
     answers = {process.communicate(timeout=60)[0].strip() for process in processes}
     assert len(set(addresses)) == 1
     assert answers == {f"{addresses[0].base_url} {addresses[0].pid} {addresses[0].secret_key}"}
+
+
+def test_a_hundred_kernels_start_one_server(data_dir: Path) -> None:
+    """A class that runs its notebooks at the same moment has one server."""
+    command = [sys.executable, "-c", _START_A_HUNDRED, str(data_dir)]
+    answers = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    assert len(answers) == 100
+    assert set(answers) == {f"{get_store_status(data_dir).base_url} {get_store_status(data_dir).pid}"}
 
 
 def test_server_survives_the_process_that_started_it(data_dir: Path) -> None:
@@ -162,9 +189,10 @@ def test_keys_are_private(data_dir: Path) -> None:
         assert stat.S_IMODE((data_dir / name).stat().st_mode) == 0o600, name
 
 
-def test_idle_server_ends(data_dir: Path) -> None:
+def test_idle_server_ends(data_dir: Path, monkeypatch) -> None:
     """A server that was started with an idle time-out ends by itself."""
-    address = ensure_running(data_dir, idle_timeout_s=0.2)
+    monkeypatch.setenv("RESEARCH_KIT_STORE_IDLE_MINUTES", "0.003")
+    address = ensure_running(data_dir)
     # Asking the server would keep it awake, so its process is watched instead.
     _wait_until(lambda: not _is_process(address.pid), "the idle server is gone")
     assert not get_store_status(data_dir).is_running
