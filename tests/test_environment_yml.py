@@ -6,22 +6,25 @@ import ast
 import sys
 import tomllib
 from importlib import metadata
+from itertools import chain
 from pathlib import Path
 
+import pytest
 import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[1]
-# Imported where the user's own environment has it, and only there.
-BROUGHT_BY_USERS = {"litellm"}
+# Imported where the user's own environment has it, or in the environment of a benchmark's peers.
+NOT_OURS = {"litellm", "mlflow", "phoenix"}
 
 
-def asked_for() -> set[str]:
-    """Return the requirements of the package and of all its extras."""
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    extras = project["optional-dependencies"].values()
-    return {*project["dependencies"], *(requirement for extra in extras for requirement in extra)}
+def asked_for(*groups: str) -> set[str]:
+    """Return the requirements of the package and of all its extras, and of dependency groups."""
+    content = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    extras = content["project"]["optional-dependencies"].values()
+    named = [content["dependency-groups"][group] for group in groups]
+    return {*content["project"]["dependencies"], *chain.from_iterable([*extras, *named])}
 
 
 def installed_with(requirements: set[str]) -> set[str]:
@@ -37,19 +40,33 @@ def installed_with(requirements: set[str]) -> set[str]:
     return found
 
 
-def test_everything_imported_is_asked_for() -> None:
-    """A module of the package imports only what installing the package with its extras brings."""
-    installed, distributions = installed_with(asked_for()), metadata.packages_distributions()
-    missing = set()
-    for path in (ROOT / "research_kit").rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text())):
-            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-            if isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
-                names = [node.module]
-            for name in {name.split(".")[0] for name in names} - BROUGHT_BY_USERS - {"research_kit"}:
-                if not installed & {canonicalize_name(found) for found in distributions.get(name, [])}:
-                    missing.add((name, str(path.relative_to(ROOT))))
-    assert {found for found in missing if found[0] not in sys.stdlib_module_names} == set()
+def imported_by(path: Path) -> set[str]:
+    """Return the top-level names that a file imports, also inside functions."""
+    names = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+            names.append(node.module)
+    return {name.split(".")[0] for name in names}
+
+
+@pytest.mark.parametrize(
+    ("folder", "groups"),
+    [("research_kit", ()), ("tests", ("demo", "test")), ("benchmarks", ("demo", "test"))],
+)
+def test_everything_imported_is_asked_for(folder: str, groups: tuple[str, ...]) -> None:
+    """What is imported comes with the package and its extras; what tests need besides, with their group."""
+    files = list((ROOT / folder).rglob("*.py"))
+    own = {"research_kit", "benchmarks", *(path.stem for path in files)}
+    installed, distributions = installed_with(asked_for(*groups)), metadata.packages_distributions()
+    missing = {
+        (name, str(path.relative_to(ROOT)))
+        for path in files
+        for name in imported_by(path) - own - NOT_OURS - sys.stdlib_module_names
+        if not installed & {canonicalize_name(found) for found in distributions.get(name, [])}
+    }
+    assert missing == set()
 
 
 def test_environment_yml_equals_pyproject() -> None:
