@@ -22,11 +22,15 @@ __all__ = [
     "Settings",
     "captures_io",
     "is_tracing_enabled",
+    "keep_loopback_direct",
     "load_settings",
     "private_directory",
 ]
 
 DEFAULT_LANGFUSE_URL = "https://cloud.langfuse.com"
+
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+_PROXY_VARIABLES = ("http_proxy", "https_proxy", "all_proxy")
 
 _FALSE = frozenset({"0", "false", "no", "off"})
 _TRUE = frozenset({"1", "true", "yes", "on"})
@@ -130,6 +134,20 @@ def captures_io() -> bool:
     return _flag(os.environ, "RESEARCH_KIT_CAPTURE_IO", default=True)
 
 
+def keep_loopback_direct() -> None:
+    """Let this process and its children reach servers on this machine past a proxy for the outside world.
+
+    Such a proxy cannot reach them, and no library that is used here leaves them out by itself.
+    """
+    if not any(os.environ.get(name) or os.environ.get(name.upper()) for name in _PROXY_VARIABLES):
+        return
+    known = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
+    hosts = [host.strip() for host in known.split(",") if host.strip()]
+    missing = [host for host in _LOOPBACK if host not in hosts]
+    if missing and "*" not in hosts:
+        os.environ["no_proxy"] = os.environ["NO_PROXY"] = ",".join([*hosts, *missing])
+
+
 def private_directory(path: Path, *, purpose: str) -> Path:
     """Return ``path`` as an existing folder that only its owner can enter.
 
@@ -181,7 +199,7 @@ def _can_write(path: Path) -> bool:
 
 
 def _temporary_dir() -> Path:
-    """Return the folder that stands in for a home that cannot be written: the same for all of a user's kernels.
+    """Return what stands in for a home that cannot be written: the same folder for all of a user's kernels.
 
     Raises:
         ConfigError: When the folder belongs to somebody else, who could then read the traces.

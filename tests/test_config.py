@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from research_kit._optional import require
-from research_kit.config import DEFAULT_LANGFUSE_URL, load_settings, private_directory
+from research_kit.config import DEFAULT_LANGFUSE_URL, keep_loopback_direct, load_settings, private_directory
 from research_kit.errors import BackendError, ConfigError, MissingExtraError
 
 REFUSED = {
@@ -77,6 +77,26 @@ def test_backend_error_crosses_processes() -> None:
     """The facts of an error survive pickling."""
     error = pickle.loads(pickle.dumps(BackendError("refused", base_url="http://x", status_code=401)))
     assert (str(error), error.base_url, error.status_code) == ("refused", "http://x", 401)
+
+
+@pytest.mark.parametrize(
+    ("proxy", "no_proxy", "expected"),
+    [
+        ("http://proxy:8080", "", "127.0.0.1,localhost,::1"),
+        ("http://proxy:8080", "intranet, localhost", "intranet,localhost,127.0.0.1,::1"),
+        ("http://proxy:8080", "*", "*"),
+        ("", "intranet", "intranet"),
+    ],
+)
+def test_loopback_goes_past_a_proxy(monkeypatch, proxy: str, no_proxy: str, expected: str) -> None:
+    """Servers on this machine are added to what goes past a proxy, and nothing is changed without one."""
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.setenv(name.upper(), "")
+    monkeypatch.setenv("HTTPS_PROXY", proxy)
+    monkeypatch.setenv("no_proxy", no_proxy)
+    keep_loopback_direct()
+    assert os.environ["no_proxy"] == expected
 
 
 # Permissions bind only those who are not root. What is needed is imported before the change of user, who may

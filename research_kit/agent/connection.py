@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from research_kit.config import private_directory
+from research_kit.config import keep_loopback_direct, private_directory
 from research_kit.errors import ToolError
 
 if TYPE_CHECKING:
@@ -109,6 +109,7 @@ async def _open_http(stack: contextlib.AsyncExitStack, target: HttpTarget) -> Cl
     from mcp import Client
     from mcp.client.streamable_http import streamable_http_client
 
+    keep_loopback_direct()
     timeout = httpx2.Timeout(_HTTP_TIMEOUT_S, read=_HTTP_READ_TIMEOUT_S)
     http_client = await stack.enter_async_context(httpx2.AsyncClient(headers=target.headers, timeout=timeout))
     return await stack.enter_async_context(

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from research_kit.agent.local_lm import LOCAL_LM_NAME, LocalLM, is_local_lm_installed, load_local_lm
-from research_kit.config import Settings, load_settings
+from research_kit.config import Settings, keep_loopback_direct, load_settings
 from research_kit.errors import ConfigError, LMNotFoundError
 
 if TYPE_CHECKING:
@@ -69,6 +69,7 @@ def resolve_lm(lm: dspy.BaseLM | str | None = None, *, settings: Settings | None
     """
     # DSPy would otherwise fetch a price list from the network with the first call, and warn when offline.
     os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
+    keep_loopback_direct()
     import dspy
 
     chosen_settings = load_settings() if settings is None else settings

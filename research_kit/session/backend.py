@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import quote
 
-from research_kit.config import Settings, load_settings
+from research_kit.config import Settings, keep_loopback_direct, load_settings
 from research_kit.errors import BackendError
 from research_kit.store import ensure_running, page_url
 
@@ -75,6 +75,7 @@ def resolve_backend(settings: Settings | None = None) -> Backend:
         ConfigError: When the settings or the data folder cannot be used.
     """
     settings = load_settings() if settings is None else settings
+    keep_loopback_direct()
     if settings.public_key and settings.secret_key:
         return Backend(
             state="connected",

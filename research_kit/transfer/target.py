@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
+from research_kit.config import keep_loopback_direct
 from research_kit.errors import BackendError, ConfigError
 from research_kit.transfer.spans import export_of
 
@@ -60,6 +61,7 @@ class Target:
         self.base_url = base_url.rstrip("/")
         self.public_key = public_key
         self.refused: list[str] = []
+        keep_loopback_direct()
         self._client = httpx.Client(
             auth=(public_key, secret_key),
             timeout=_TIMEOUT_S,
