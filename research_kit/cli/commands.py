@@ -11,6 +11,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from research_kit.cli.doctor import add_doctor_command
+from research_kit.cli.init_project import add_init_command
 from research_kit.cli.store_commands import add_store_commands, print_store
 from research_kit.cli.transfer_commands import add_transfer_commands
 from research_kit.config import load_settings
@@ -39,6 +41,8 @@ def build_parser() -> argparse.ArgumentParser:
         prog="research-kit", description="Observed research sessions in Jupyter."
     )
     commands = parser.add_subparsers(required=True, metavar="command")
+    add_init_command(commands)
+    add_doctor_command(commands)
     add_store_commands(commands)
     status = commands.add_parser("status", help="where traces go, and what waits to be delivered")
     status.set_defaults(run=_show_status)
