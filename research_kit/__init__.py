@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from research_kit.agent import resolve_lm
+    from research_kit.agent.reports import lm, tools
     from research_kit.chat import Conversation, budget, chat
     from research_kit.errors import ResearchKitError
     from research_kit.instrumentation import instrument, uninstrument
@@ -71,6 +72,7 @@ _HOMES = {
     "instrument": "instrumentation",
     "langfuse_manager": "session",
     "latency_summary": "traces",
+    "lm": "agent.reports",
     "load_ipython_extension": "ipython",
     "messages_df": "traces",
     "new_session": "session",
@@ -90,6 +92,7 @@ _HOMES = {
     "set_user": "session",
     "status": "session",
     "tool_calls_df": "traces",
+    "tools": "agent.reports",
     "trace_span": "session",
     "traces_df": "traces",
     "unbind": "session",
@@ -118,6 +121,7 @@ __all__ = [
     "iter_tables",
     "langfuse_manager",
     "latency_summary",
+    "lm",
     "load_ipython_extension",
     "messages_df",
     "new_session",
@@ -137,6 +141,7 @@ __all__ = [
     "set_user",
     "status",
     "tool_calls_df",
+    "tools",
     "trace_span",
     "traces_df",
     "unbind",

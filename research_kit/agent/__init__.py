@@ -9,36 +9,52 @@ from research_kit.agent.loop import AgentLoop, agent_loop
 
 if TYPE_CHECKING:
     from research_kit.agent.assistant import answer_listener, build_assistant
-    from research_kit.agent.dspy_tools import aas_dspy_tools, as_dspy_tools
+    from research_kit.agent.catalog import ServerState, ToolState, configured_servers, list_tool_states
+    from research_kit.agent.dspy_tools import ToolRequest, aas_dspy_tools, as_dspy_tools
     from research_kit.agent.kernel_server import build_kernel_server
     from research_kit.agent.lm import LMChoice, resolve_lm
     from research_kit.agent.local_lm import stop_local_lm
-    from research_kit.agent.tools import ToolOutcome, ToolServer
+    from research_kit.agent.outcomes import ToolImage, ToolOutcome, ToolProgress
+    from research_kit.agent.tools import ToolServer
 
 __all__ = [
     "AgentLoop",
     "LMChoice",
+    "ServerState",
+    "ToolImage",
     "ToolOutcome",
+    "ToolProgress",
+    "ToolRequest",
     "ToolServer",
+    "ToolState",
     "aas_dspy_tools",
     "agent_loop",
     "answer_listener",
     "as_dspy_tools",
     "build_assistant",
     "build_kernel_server",
+    "configured_servers",
+    "list_tool_states",
     "resolve_lm",
     "stop_local_lm",
 ]
 
 _MODULES = {
     "LMChoice": "lm",
-    "ToolOutcome": "tools",
+    "ServerState": "catalog",
+    "ToolImage": "outcomes",
+    "ToolOutcome": "outcomes",
+    "ToolProgress": "outcomes",
+    "ToolRequest": "dspy_tools",
     "ToolServer": "tools",
+    "ToolState": "catalog",
     "aas_dspy_tools": "dspy_tools",
     "answer_listener": "assistant",
     "as_dspy_tools": "dspy_tools",
     "build_assistant": "assistant",
     "build_kernel_server": "kernel_server",
+    "configured_servers": "catalog",
+    "list_tool_states": "catalog",
     "resolve_lm": "lm",
     "stop_local_lm": "local_lm",
 }

@@ -1,20 +1,23 @@
 """Which tools there are, and in what state.
 
-Owns the listing that a user reads; connects through `ToolServer` and decides nothing. Invariant: a server
-that cannot be used is a row with its reason, never an error.
+Owns the servers that the project's file names, and their states; connects through `ToolServer` and decides
+nothing. Invariant: a server that cannot be used is a state with its reason, never an error, and the chats of
+a process share each started program.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from research_kit.agent.loop import agent_loop
-from research_kit.agent.mcp_config import find_mcp_config, read_mcp_config
+from research_kit.agent.mcp_config import ConfiguredServer, find_mcp_config, read_mcp_config
 from research_kit.agent.tools import ToolServer, is_read_only
-from research_kit.errors import ToolError
+from research_kit.errors import ConfigError, ToolError
 
 __all__ = ["ServerState", "ToolState", "configured_servers", "list_tool_states"]
 
@@ -45,15 +48,47 @@ class ServerState:
     log_path: Path | None = None
 
 
-def configured_servers(directory: Path) -> tuple[list[ToolServer], list[ServerState]]:
-    """Return the servers named by the nearest configuration file, and those that it names wrongly.
+class _Opened:
+    """The one place where the process keeps the servers of configuration files."""
 
-    Raises:
-        ConfigError: When the file itself cannot be used.
+    def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        self.lock = threading.Lock()
+        self.servers: dict[tuple[Path, str], ToolServer] = {}
+
+    def server(self, path: Path, entry: ConfiguredServer) -> ToolServer:
+        """Return the server of an entry: the one that is there, unless the file now says something else."""
+        assert entry.target is not None
+        with self.lock:
+            known = self.servers.get((path, entry.name))
+            if known is not None and known.target == entry.target:
+                return known
+            server = self.servers[path, entry.name] = ToolServer(entry.name, entry.target)
+        if known is not None:
+            agent_loop().submit(known.aclose())
+        return server
+
+
+_opened = _Opened()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_opened.reset)
+
+
+def configured_servers(directory: Path) -> tuple[list[ToolServer], list[ServerState]]:
+    """Return the servers named by the nearest configuration file, and what of it cannot be used.
+
+    Nothing is started before a server is asked for its tools.
     """
     path = find_mcp_config(directory)
-    entries = [] if path is None else read_mcp_config(path)
-    servers = [ToolServer(entry.name, entry.target) for entry in entries if entry.target is not None]
+    try:
+        entries = [] if path is None else read_mcp_config(path)
+    except ConfigError as error:
+        return [], [ServerState(name="" if path is None else path.name, problem=str(error))]
+    servers = [
+        _opened.server(path, entry) for entry in entries if path is not None and entry.target is not None
+    ]
     broken = [ServerState(name=entry.name, problem=entry.problem) for entry in entries if entry.problem]
     return servers, broken
 

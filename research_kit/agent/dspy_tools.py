@@ -9,20 +9,40 @@ from __future__ import annotations
 import asyncio
 import contextvars
 from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import dspy
 
 from research_kit.agent.loop import agent_loop
-from research_kit.agent.tools import ToolServer, is_read_only
+from research_kit.agent.outcomes import ToolImage
+from research_kit.agent.tools import OnProgress, ToolServer, is_read_only
 from research_kit.errors import ToolError
 
 if TYPE_CHECKING:
     from mcp.types import Tool
 
-__all__ = ["Approve", "McpTool", "ToolText", "aas_dspy_tools", "as_dspy_tools"]
+__all__ = ["Approve", "McpTool", "ToolRequest", "ToolText", "aas_dspy_tools", "as_dspy_tools"]
 
-Approve = Callable[[str, dict[str, Any]], bool]
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolRequest:
+    """A call of a tool that may change something, before it is made.
+
+    Attributes:
+        server: Name of the tool's server.
+        name: Name of the tool, as the program knows it.
+        arguments: What it would be called with.
+        fingerprint: Hash of what the server says about the tool now; another one is another tool.
+    """
+
+    server: str
+    name: str
+    arguments: dict[str, Any]
+    fingerprint: str = ""
+
+
+Approve = Callable[[ToolRequest], bool]
 
 _is_awaited: contextvars.ContextVar[bool] = contextvars.ContextVar(
     "research_kit_tool_is_awaited", default=False
@@ -30,13 +50,15 @@ _is_awaited: contextvars.ContextVar[bool] = contextvars.ContextVar(
 
 
 class ToolText(str):
-    """The text of a tool's answer, with the structured content beside it.
+    """The text of a tool's answer, with the rest of it beside.
 
     Attributes:
         structured: The structured content; None when the tool gave none.
+        images: The pictures of the answer.
     """
 
     structured: dict[str, Any] | None = None
+    images: tuple[ToolImage, ...] = ()
 
 
 class McpTool(dspy.Tool):
@@ -51,40 +73,53 @@ class McpTool(dspy.Tool):
             _is_awaited.reset(token)
 
 
-def as_dspy_tools(*servers: ToolServer, approve: Approve | None = None) -> list[dspy.Tool]:
+def as_dspy_tools(
+    *servers: ToolServer, approve: Approve | None = None, on_progress: OnProgress | None = None
+) -> list[dspy.Tool]:
     """Return the tools of ``servers`` for a DSPy program, synchronous or not.
 
     Args:
         servers: Where the tools come from. When two servers have a tool of one name, the later
             one is called ``<server>_<tool>``.
-        approve: Asked with the tool's name and arguments before a tool runs that is not annotated
-            read-only; without it such a tool is refused.
+        approve: Asked before a tool runs that is not annotated read-only; without it such a tool is
+            refused.
+        on_progress: Told how far a running call is, in the context of its caller.
 
     Raises:
         ToolError: When a server cannot be reached.
     """
-    return agent_loop().run(aas_dspy_tools(*servers, approve=approve))
+    return agent_loop().run(aas_dspy_tools(*servers, approve=approve, on_progress=on_progress))
 
 
-async def aas_dspy_tools(*servers: ToolServer, approve: Approve | None = None) -> list[dspy.Tool]:
+async def aas_dspy_tools(
+    *servers: ToolServer, approve: Approve | None = None, on_progress: OnProgress | None = None
+) -> list[dspy.Tool]:
     """Do what `as_dspy_tools` does, awaitable on any loop."""
     tools: dict[str, dspy.Tool] = {}
     for server in servers:
         for tool in await server.alist_tools():
             name = tool.name if tool.name not in tools else f"{server.name}_{tool.name}"
-            tools[name] = _dspy_tool(name, tool, server, approve)
+            tools[name] = _dspy_tool(name, tool, server, approve, on_progress)
     return list(tools.values())
 
 
-def _dspy_tool(name: str, tool: Tool, server: ToolServer, approve: Approve | None) -> dspy.Tool:
+def _dspy_tool(
+    name: str, tool: Tool, server: ToolServer, approve: Approve | None, on_progress: OnProgress | None
+) -> dspy.Tool:
     async def call(**arguments: Any) -> ToolText:
         if not is_read_only(tool):
-            await _ask(approve, name, arguments)
-        outcome = await server.acall_tool(tool.name, arguments)
+            # What it says now, which may be other than what was allowed before.
+            told = server.fingerprint(await server.aget_tool(tool.name))
+            await _ask(
+                approve,
+                ToolRequest(server=server.name, name=name, arguments=arguments, fingerprint=told),
+            )
+        outcome = await server.acall_tool(tool.name, arguments, on_progress=_in_this_context(on_progress))
         if outcome.is_error:
             raise ToolError(outcome.text)
         text = ToolText(outcome.text)
         text.structured = outcome.structured
+        text.images = outcome.images
         return text
 
     def func(**arguments: Any) -> ToolText | Coroutine[Any, Any, ToolText]:
@@ -101,14 +136,23 @@ def _dspy_tool(name: str, tool: Tool, server: ToolServer, approve: Approve | Non
     return McpTool(func=func, name=name, desc=tool.description or "", args=properties, arg_types={})
 
 
-async def _ask(approve: Approve | None, name: str, arguments: dict[str, Any]) -> None:
+def _in_this_context(on_progress: OnProgress | None) -> OnProgress | None:
+    """Return ``on_progress`` such that it knows which call it is about: it is called by another task."""
+    if on_progress is None:
+        return None
+    context = contextvars.copy_context()
+    return lambda progress: context.run(on_progress, progress)
+
+
+async def _ask(approve: Approve | None, request: ToolRequest) -> None:
     if approve is None:
         raise ToolError(
-            f"The tool {name!r} may change something and nobody can be asked. Pass approve= to allow it."
+            f"The tool {request.name!r} may change something and nobody can be asked. "
+            "Pass approve= to allow it."
         )
     # In a thread: whoever is asked may take as long as they like.
-    if not await asyncio.to_thread(approve, name, arguments):
-        raise ToolError(f"The tool {name!r} was not approved.")
+    if not await asyncio.to_thread(approve, request):
+        raise ToolError(f"The tool {request.name!r} was not approved.")
 
 
 def _resolved(schema: Any, definitions: dict[str, Any]) -> Any:

@@ -69,6 +69,7 @@ def read_mcp_config(path: Path, *, environ: Mapping[str, str] | None = None) -> 
 
 
 def _load(path: Path) -> dict[str, Any]:
+    _check_owner(path)
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
@@ -80,6 +81,20 @@ def _load(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ConfigError(f"{path} holds a {type(content).__name__}, not an object with 'mcpServers'.")
     return content
+
+
+def _check_owner(path: Path) -> None:
+    """Refuse a file that somebody else has put into a folder above: it names programs to start."""
+    try:
+        owner = path.stat().st_uid
+    except OSError:
+        return  # reading it says more
+    # Windows has no owners here.
+    if hasattr(os, "getuid") and owner not in (os.getuid(), 0):
+        raise ConfigError(
+            f"{path} belongs to another user (id {owner}), so the programs that it names are not started. "
+            "Copy the file if you trust it."
+        )
 
 
 def _server(name: str, entry: Any, *, path: Path, variables: Mapping[str, str]) -> ConfiguredServer:

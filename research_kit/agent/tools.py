@@ -8,42 +8,33 @@ from __future__ import annotations
 
 import asyncio
 import difflib
+import hashlib
+import json
 import re
 from collections.abc import Awaitable, Callable, Coroutine
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from research_kit.agent.connection import Connection, HttpTarget
 from research_kit.agent.loop import agent_loop
+from research_kit.agent.outcomes import ToolOutcome, ToolProgress, read_outcome
 from research_kit.config import load_settings
 from research_kit.errors import ConfigError, ToolError
 
 if TYPE_CHECKING:
     from mcp import Client, StdioServerParameters
     from mcp.server.mcpserver import MCPServer
-    from mcp.types import CallToolResult, Tool
+    from mcp.shared.dispatcher import ProgressFnT
+    from mcp.types import Tool
 
-__all__ = ["ToolOutcome", "ToolServer", "is_read_only"]
+__all__ = ["OnProgress", "ToolServer", "is_read_only"]
 
 T = TypeVar("T")
+OnProgress = Callable[[ToolProgress], None]
 
 _LOG_TAIL_BYTES = 500
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ToolOutcome:
-    """What a tool answered.
-
-    Attributes:
-        text: The text content, blocks joined by line breaks.
-        structured: The structured content; None when the tool gave none.
-        is_error: True when the tool ran and reported a failure.
-    """
-
-    text: str
-    structured: dict[str, Any] | None
-    is_error: bool
+# What a server may ask of a client that offers it; both are refused, in the words of either side.
+_UNANSWERED = {"elicitation": "the user something", "sampling": "the client's language model something"}
 
 
 class ToolServer:
@@ -110,14 +101,38 @@ class ToolServer:
         """
         return await _on_agent_loop(self._list_tools())
 
-    async def acall_tool(self, name: str, arguments: dict[str, Any] | None = None) -> ToolOutcome:
+    async def aget_tool(self, name: str) -> Tool:
+        """Return a tool as the server describes it now; may be awaited on any loop.
+
+        Raises:
+            ToolError: When the server cannot be reached, or has no such tool any more.
+        """
+        for tool in await self.alist_tools():
+            if tool.name == name:
+                return tool
+        raise ToolError(self._unknown_tool(name))
+
+    async def acall_tool(
+        self, name: str, arguments: dict[str, Any] | None = None, *, on_progress: OnProgress | None = None
+    ) -> ToolOutcome:
         """Call a tool; may be awaited on any loop. Cancelling the call cancels it on the server.
+
+        Args:
+            name: The tool.
+            arguments: What it is called with.
+            on_progress: Called on the agent loop whenever the server says how far it is.
 
         Raises:
             ToolError: When the server cannot be reached, went away, has no such tool, refused the call or
                 took too long. A failure that the tool itself reports is an outcome with ``is_error``.
         """
-        return await _on_agent_loop(self._call_tool(name, arguments or {}))
+        return await _on_agent_loop(self._call_tool(name, arguments or {}, on_progress))
+
+    def fingerprint(self, tool: Tool) -> str:
+        """Return a hash of where ``tool`` comes from and of all that its server says about it."""
+        told = tool.model_dump(mode="json", include={"name", "description", "input_schema", "annotations"})
+        where = [self.name, self._target_text(), getattr(self.target, "args", None)]
+        return hashlib.sha256(json.dumps([where, told], sort_keys=True).encode()).hexdigest()
 
     async def aclose(self) -> None:
         """Close the connection; may be awaited on any loop."""
@@ -128,15 +143,22 @@ class ToolServer:
         self._tools = {tool.name: tool for tool in tools}
         return tools
 
-    async def _call_tool(self, name: str, arguments: dict[str, Any]) -> ToolOutcome:
+    async def _call_tool(
+        self, name: str, arguments: dict[str, Any], on_progress: OnProgress | None = None
+    ) -> ToolOutcome:
         if name not in self._tools:
             await self._list_tools()
         if name not in self._tools:
             raise ToolError(self._unknown_tool(name))
 
         async def call(client: Client) -> ToolOutcome:
-            answer = await client.call_tool(name, arguments, read_timeout_seconds=self.timeout_s)
-            return _outcome(answer)
+            answer = await client.call_tool(
+                name,
+                arguments,
+                read_timeout_seconds=self.timeout_s,
+                progress_callback=None if on_progress is None else _progress_sink(on_progress),
+            )
+            return read_outcome(answer)
 
         is_repeatable = is_read_only(self._tools[name])
         return await self._with_client(f"call the tool {name!r}", call, is_repeatable=is_repeatable)
@@ -176,10 +198,7 @@ class ToolServer:
                 raise _ConnectionLost(connection) from error
             if error.code == REQUEST_TIMEOUT:
                 raise ToolError(self._too_slow(action)) from error
-            raise ToolError(
-                f"Cannot {action} of the MCP server {self.name!r}: it answered {error.message!r} (code "
-                f"{error.code}). Check the tool's name and arguments."
-            ) from error
+            raise ToolError(self._refused(action, error.message, error.code)) from error
         except TimeoutError as error:
             raise ToolError(self._too_slow(action)) from error
 
@@ -207,6 +226,8 @@ class ToolServer:
         # Another call may already have opened the next connection, which stays.
         if self._connection is connection:
             self._connection = None
+            # The next one may be another release of the server, with other tools.
+            self._tools = {}
         if connection.loop is asyncio.get_running_loop():
             await connection.aclose()
 
@@ -215,6 +236,18 @@ class ToolServer:
         near = difflib.get_close_matches(name, known, n=1)
         hint = f"Did you mean {near[0]!r}?" if near else f"It has: {', '.join(known) or 'no tools'}."
         return f"The MCP server {self.name!r} has no tool {name!r}. {hint}"
+
+    def _refused(self, action: str, message: str, code: int) -> str:
+        wish = next((wish for word, wish in _UNANSWERED.items() if word in message.lower()), None)
+        if wish is not None:
+            return (
+                f"Cannot {action} of the MCP server {self.name!r}: it asks {wish} while it runs, which is "
+                "not answered here. Give what it needs as arguments, or use another tool."
+            )
+        return (
+            f"Cannot {action} of the MCP server {self.name!r}: it answered {message!r} (code {code}). "
+            "Check the tool's name and arguments."
+        )
 
     def _too_slow(self, action: str) -> str:
         return (
@@ -269,13 +302,11 @@ async def _walk_tools(client: Client) -> list[Tool]:
     return tools
 
 
-def _outcome(result: CallToolResult) -> ToolOutcome:
-    from mcp.types import TextContent
+def _progress_sink(on_progress: OnProgress) -> ProgressFnT:
+    async def take(progress: float, total: float | None, message: str | None) -> None:
+        on_progress(ToolProgress(done=progress, total=total, message=message or ""))
 
-    texts = [block.text if isinstance(block, TextContent) else f"[{block.type}]" for block in result.content]
-    return ToolOutcome(
-        text="\n".join(texts), structured=result.structured_content, is_error=bool(result.is_error)
-    )
+    return take
 
 
 def _leaf_text(error: BaseException) -> str:

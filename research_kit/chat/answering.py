@@ -15,8 +15,8 @@ from opentelemetry import context as otel_context
 
 from research_kit import session
 from research_kit.agent import agent_loop
-from research_kit.chat.approving import Approvals
 from research_kit.chat.assembly import Assembly
+from research_kit.chat.current_turn import current_turn
 from research_kit.chat.events import MessageCancelled, MessageFailed, MessageFinished, MessageStarted, Notice
 from research_kit.chat.message_trace import MessageTrace
 from research_kit.chat.progress import AnswerStream, ProgressCallback, answer_listeners
@@ -32,12 +32,12 @@ class MessageRun:
 
     Args:
         turn: Takes the events.
-        approvals: Asked before a tool runs that may change something.
+        is_first: Whether the user is to be told what is wrong with the tools.
     """
 
-    def __init__(self, turn: Turn, approvals: Approvals) -> None:
+    def __init__(self, turn: Turn, *, is_first: bool) -> None:
         self._turn = turn
-        self._approvals = approvals
+        self._is_first = is_first
         self._started_s = time.perf_counter()
         self._overspent: Budget | None = None
         self._trace: MessageTrace | None = None
@@ -64,7 +64,9 @@ class MessageRun:
         )
         self._assembly = await get_assembly()
         self._trace.describe(self._turn, self._assembly)
-        self._approvals.enter(self._turn)
+        for problem in self._assembly.problems if self._is_first else ():
+            self._turn.emit(Notice(text=problem))
+        current_turn.set(self._turn)
         answer = await self._call(self._assembly, history)
         self._warn_of_budget()
         return answer if isinstance(answer, str) else str(answer)

@@ -1,36 +1,35 @@
 """Asking the user whether a tool may run.
 
 Owns the open questions and what was allowed for a session; decides nothing by itself. Invariant: a tool runs
-only after somebody said so for this call, or for its name in this session; whatever a tool answers changes
-nothing here.
+only after somebody said so for this call, or in this session for this tool with exactly this description;
+whatever a tool answers changes nothing here.
 """
 
 from __future__ import annotations
 
-import contextvars
 import threading
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from research_kit import session
+from research_kit.chat.current_turn import current_turn
 from research_kit.chat.events import ApprovalNeeded
 from research_kit.chat.turn import Turn
 from research_kit.errors import ConfigError
+
+if TYPE_CHECKING:
+    from research_kit.agent import ToolRequest
 
 __all__ = ["Approvals", "Decision"]
 
 Decision = Literal["once", "session", "deny"]
 _DECISIONS = ("once", "session", "deny")
 
-_asking_turn: contextvars.ContextVar[Turn | None] = contextvars.ContextVar(
-    "research_kit_asking_turn", default=None
-)
-
 
 class _Question:
-    def __init__(self, turn: Turn, name: str) -> None:
+    def __init__(self, turn: Turn, request: ToolRequest) -> None:
         self.turn = turn
-        self.name = name
+        self.request = request
         self.is_decided = threading.Event()
         self.is_allowed = False
 
@@ -45,23 +44,21 @@ class Approvals:
     def __init__(self, approve: Callable[[str, dict[str, Any]], bool] | None = None) -> None:
         self._approve = approve
         self._lock = threading.Lock()
-        self._allowed: set[tuple[str | None, str]] = set()
+        # By session, server and tool: the fingerprint that was allowed.
+        self._allowed: dict[tuple[str | None, str, str], str] = {}
         self._questions: dict[str, _Question] = {}
         self.is_shown = False
 
-    def enter(self, turn: Turn) -> None:
-        """Ask on ``turn`` whatever is asked in the context of the caller."""
-        _asking_turn.set(turn)
-
-    def ask(self, name: str, arguments: dict[str, Any]) -> bool:
-        """Wait until it is decided whether the tool ``name`` may run; called in a thread of its own."""
-        turn = _asking_turn.get()
+    def ask(self, request: ToolRequest) -> bool:
+        """Wait until it is decided whether a tool may run; called in a thread of its own."""
+        turn = current_turn.get()
         with self._lock:
-            if (session.current_session_id(), name) in self._allowed:
-                return True
+            allowed = self._allowed.get(_key(request))
+        if allowed == request.fingerprint:
+            return True
         if turn is None or not self.is_shown:
-            return self._approve is not None and self._approve(name, arguments)
-        return self._ask_on(turn, name, arguments)
+            return self._approve is not None and self._approve(request.name, request.arguments)
+        return self._ask_on(turn, request, is_changed=allowed is not None)
 
     def decide(self, call_id: str, decision: str) -> None:
         """Answer an open question; one that is not open any more is left alone.
@@ -77,7 +74,7 @@ class Approvals:
                 return
             question.is_allowed = decision != "deny"
             if decision == "session":
-                self._allowed.add((session.current_session_id(), question.name))
+                self._allowed[_key(question.request)] = question.request.fingerprint
         question.is_decided.set()
 
     def release(self, turn: Turn) -> None:
@@ -87,15 +84,27 @@ class Approvals:
         for call_id in open_ids:
             self.decide(call_id, "deny")
 
-    def _ask_on(self, turn: Turn, name: str, arguments: dict[str, Any]) -> bool:
+    def _ask_on(self, turn: Turn, request: ToolRequest, *, is_changed: bool) -> bool:
         from dspy.utils.callback import ACTIVE_CALL_ID
 
-        call_id = str(ACTIVE_CALL_ID.get() or id(arguments))
-        question = _Question(turn, name)
+        call_id = str(ACTIVE_CALL_ID.get() or id(request))
+        question = _Question(turn, request)
         with self._lock:
             self._questions[call_id] = question
-        turn.emit(ApprovalNeeded(call_id=call_id, name=name, arguments=arguments))
+        turn.emit(
+            ApprovalNeeded(
+                call_id=call_id,
+                name=request.name,
+                server=request.server,
+                arguments=request.arguments,
+                is_changed=is_changed,
+            )
+        )
         if not turn.is_running:
             self.release(turn)
         question.is_decided.wait()
         return question.is_allowed
+
+
+def _key(request: ToolRequest) -> tuple[str | None, str, str]:
+    return session.current_session_id(), request.server, request.name

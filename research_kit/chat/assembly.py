@@ -11,17 +11,22 @@ import inspect
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import dspy
 
 from research_kit.agent import (
     LMChoice,
+    ToolProgress,
+    ToolRequest,
     ToolServer,
     agent_loop,
     as_dspy_tools,
     build_assistant,
     build_kernel_server,
+    configured_servers,
+    list_tool_states,
     resolve_lm,
 )
 from research_kit.instrumentation import instrument_dspy
@@ -31,11 +36,19 @@ __all__ = ["Assembly", "assemble", "main_namespace"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Assembly:
-    """What answers the messages of a conversation."""
+    """What answers the messages of a conversation.
+
+    Attributes:
+        lm: The language model.
+        program: The assistant.
+        get_namespace: Returns the variables that the assistant sees.
+        problems: Why some tools cannot be used.
+    """
 
     lm: LMChoice
     program: dspy.Module
     get_namespace: Callable[[], Mapping[str, Any]]
+    problems: tuple[str, ...] = ()
 
     def fresh_program(self, attempt: int) -> dspy.Module:
         """Return the program such that DSPy's cache does not answer with what it answered before."""
@@ -54,10 +67,11 @@ def main_namespace() -> Mapping[str, Any]:
 def assemble(
     *,
     lm: Any,
-    tools: Sequence[Callable[..., Any] | dspy.Tool],
+    tools: Sequence[Callable[..., Any] | dspy.Tool | ToolServer],
     assistant: dspy.Module | None,
     get_namespace: Callable[[], Mapping[str, Any]],
-    approve: Callable[[str, dict[str, Any]], bool],
+    approve: Callable[[ToolRequest], bool],
+    on_progress: Callable[[ToolProgress], None],
 ) -> Assembly:
     """Choose the language model, connect the tools and build the assistant.
 
@@ -70,12 +84,32 @@ def assemble(
     choice = resolve_lm(lm)
     if choice.is_local:
         choice.lm.start()
+    problems: list[str] = []
     if assistant is None:
-        server = ToolServer("kernel", build_kernel_server(get_namespace))
-        own = [tool if isinstance(tool, dspy.Tool) else dspy.Tool(_in_thread(tool)) for tool in tools]
-        assistant = build_assistant(choice, [*as_dspy_tools(server, approve=approve), *own])
+        servers = [ToolServer("kernel", build_kernel_server(get_namespace))]
+        servers += [tool for tool in tools if isinstance(tool, ToolServer)]
+        usable, problems = _usable_servers(choice, servers)
+        own = [_own_tool(tool) for tool in tools if not isinstance(tool, ToolServer)]
+        found = as_dspy_tools(*usable, approve=approve, on_progress=on_progress)
+        assistant = build_assistant(choice, [*found, *own])
     instrument_dspy()
-    return Assembly(lm=choice, program=assistant, get_namespace=get_namespace)
+    return Assembly(lm=choice, program=assistant, get_namespace=get_namespace, problems=tuple(problems))
+
+
+def _usable_servers(choice: LMChoice, servers: list[ToolServer]) -> tuple[list[ToolServer], list[str]]:
+    """Return those of the given and the configured servers that answer, and what is wrong with the others."""
+    configured, broken = configured_servers(Path.cwd())
+    if choice.is_local:
+        # It calls the built-in tools only, so no foreign program is started for it.
+        configured, broken = [], []
+    servers = [*servers, *configured]
+    states = list_tool_states(servers)
+    usable = [server for server, state in zip(servers, states, strict=True) if state.problem is None]
+    return usable, [state.problem for state in [*broken, *states] if state.problem]
+
+
+def _own_tool(tool: Callable[..., Any] | dspy.Tool) -> dspy.Tool:
+    return tool if isinstance(tool, dspy.Tool) else dspy.Tool(_in_thread(tool))
 
 
 def _in_thread(function: Callable[..., Any]) -> Callable[..., Any]:

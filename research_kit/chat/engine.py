@@ -38,7 +38,8 @@ class Conversation:
 
     Args:
         lm: A ``dspy.BaseLM`` or a model name; by default what `research_kit.resolve_lm` chooses.
-        tools: Python functions or ``dspy.Tool`` objects that the assistant may call besides the notebook's.
+        tools: Python functions, ``dspy.Tool`` objects or tool servers (`research_kit.papers`) that the
+            assistant may use besides the notebook's own tools and the servers of ``mcp.json``.
         assistant: Any DSPy module that takes ``question`` and ``history`` and returns ``answer``; it then
             brings its own tools.
         get_namespace: Returns the variables that the assistant sees; by default the notebook's.
@@ -51,7 +52,7 @@ class Conversation:
         self,
         *,
         lm: Any = None,
-        tools: Sequence[Callable[..., Any]] = (),
+        tools: Sequence[Any] = (),
         assistant: dspy.Module | None = None,
         get_namespace: Callable[[], Mapping[str, Any]] | None = None,
         approve: Callable[[str, dict[str, Any]], bool] | None = None,
@@ -68,6 +69,7 @@ class Conversation:
         self._exchanges: list[Exchange] = []
         self._latencies_s: list[float] = []
         self._message_count = 0
+        self._has_answered = False
         self._usage = Usage()
 
     @property
@@ -267,7 +269,8 @@ class Conversation:
     async def _answer(self, turn: Turn) -> None:
         from research_kit.chat.answering import MessageRun
 
-        run = MessageRun(turn, self.approvals)
+        run = MessageRun(turn, is_first=not self._has_answered)
+        self._has_answered = True
         waited: Any = await _settled(turn, self._answering.acquire())
         if waited is not True:  # stopped while it waited
             self._end(turn, run.close(waited))
@@ -307,10 +310,13 @@ class Conversation:
         async with self._assembling:
             if self._assembly is None:
                 from research_kit.chat.assembly import assemble, main_namespace
+                from research_kit.chat.progress import report_progress
 
                 parts = {**self._parts, "get_namespace": self._parts["get_namespace"] or main_namespace}
                 # It may take seconds, and the loop serves the tools meanwhile.
-                self._assembly = await asyncio.to_thread(assemble, **parts, approve=self.approvals.ask)
+                self._assembly = await asyncio.to_thread(
+                    assemble, **parts, approve=self.approvals.ask, on_progress=report_progress
+                )
             return self._assembly
 
 

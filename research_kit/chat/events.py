@@ -20,6 +20,7 @@ __all__ = [
     "MessageStarted",
     "Notice",
     "ToolFinished",
+    "ToolReported",
     "ToolStarted",
     "Usage",
     "add_usage",
@@ -82,11 +83,31 @@ class ToolStarted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ApprovalNeeded:
-    """A tool that may change something waits for `Conversation.decide`, under the id of its `ToolStarted`."""
+    """A tool that may change something waits for `Conversation.decide`, under the id of its `ToolStarted`.
+
+    Attributes:
+        call_id: What is decided about.
+        name: Name of the tool.
+        server: Name of its server.
+        arguments: What it would be called with.
+        is_changed: Whether it was allowed for the session, and has another description now.
+    """
 
     call_id: str
     name: str
+    server: str = ""
     arguments: dict[str, Any] = field(default_factory=dict)
+    is_changed: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolReported:
+    """A running tool says how far it is: `done` of `total` in its own unit, and what it is doing."""
+
+    call_id: str
+    done: float
+    total: float | None = None
+    message: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,13 +119,14 @@ class Notice:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ToolFinished:
-    """A tool answered, or failed with `is_error`."""
+    """A tool answered, or failed with `is_error`; its pictures are data addresses."""
 
     call_id: str
     name: str
     result: str
     is_error: bool
     latency_s: float
+    images: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,6 +164,7 @@ Event = (
     | Delta
     | ToolStarted
     | ApprovalNeeded
+    | ToolReported
     | ToolFinished
     | Notice
     | MessageFinished

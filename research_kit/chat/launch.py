@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from research_kit import session
@@ -15,14 +15,13 @@ if TYPE_CHECKING:
 __all__ = ["chat"]
 
 
-def chat(
-    *, lm: Any = None, tools: Sequence[Callable[..., Any]] = (), assistant: dspy.Module | None = None
-) -> ChatPanel:
+def chat(*, lm: Any = None, tools: Sequence[Any] = (), assistant: dspy.Module | None = None) -> ChatPanel:
     """Open a chat panel; binds a session when none is bound, and goes on with one that was resumed.
 
     Args:
         lm: A ``dspy.BaseLM`` or a model name; by default what `research_kit.resolve_lm` chooses.
-        tools: Python functions that the assistant may call besides the notebook's own tools.
+        tools: Python functions, ``dspy.Tool`` objects or tool servers (`research_kit.papers`) that the
+            assistant may use besides the notebook's own tools and the servers of ``mcp.json``.
         assistant: Any DSPy module that takes ``question`` and ``history`` and returns ``answer``.
     """
     session.bind()

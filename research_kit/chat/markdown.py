@@ -110,6 +110,11 @@ _FORMULA_FAULTS: tuple[type[Exception], ...] = (
 )
 
 
+def is_picture(address: str) -> bool:
+    """Return True for an address that is itself the pixels of a picture, and nothing else."""
+    return _PICTURE.fullmatch(address) is not None
+
+
 def render_markdown(text: str) -> str:
     """Return ``text`` as sanitised HTML.
 
@@ -233,7 +238,7 @@ def _render_image(
     token = tokens[index]
     caption = escape(token.content.strip() or "image")
     address = escape(str(token.attrs.get("src", "")))
-    if _PICTURE.fullmatch(address):
+    if is_picture(address):
         return f'<img src="{address}" alt="{caption}">'
     return f'<span class="rk-image"><a href="{address}">{caption}</a></span>'
 

@@ -15,16 +15,17 @@ from typing import Any
 
 import dspy
 from dspy.streaming import StreamListener, StreamResponse
-from dspy.utils.callback import BaseCallback
+from dspy.utils.callback import ACTIVE_CALL_ID, BaseCallback
 from opentelemetry import trace
 
 from research_kit import session
-from research_kit.agent import answer_listener
-from research_kit.chat.events import Delta, Event, ToolFinished, ToolStarted, Usage, add_usage
+from research_kit.agent import ToolImage, ToolProgress, answer_listener
+from research_kit.chat.current_turn import current_turn
+from research_kit.chat.events import Delta, Event, ToolFinished, ToolReported, ToolStarted, Usage, add_usage
 from research_kit.instrumentation.usage import LMCall
 from research_kit.instrumentation.values import call_inputs
 
-__all__ = ["AnswerStream", "ProgressCallback", "answer_listeners"]
+__all__ = ["AnswerStream", "ProgressCallback", "answer_listeners", "report_progress"]
 
 _ANSWER_FIELD = "answer"
 # The tool with which dspy.ReAct says that it is done.
@@ -77,6 +78,7 @@ class ProgressCallback(BaseCallback):
                     result=str(outputs) if exception is None else str(exception),
                     is_error=exception is not None,
                     latency_s=time.perf_counter() - tool.started_s,
+                    images=tuple(map(_address, getattr(outputs, "images", ()))),
                 )
             )
 
@@ -103,6 +105,21 @@ class ProgressCallback(BaseCallback):
                         unpriced_count=int(used.cost_usd is None),
                     ),
                 )
+
+
+def report_progress(progress: ToolProgress) -> None:
+    """Report on the current message how far the current tool call is."""
+    turn, call_id = current_turn.get(), ACTIVE_CALL_ID.get()
+    if turn is not None and call_id is not None:
+        turn.emit(
+            ToolReported(
+                call_id=str(call_id), done=progress.done, total=progress.total, message=progress.message
+            )
+        )
+
+
+def _address(image: ToolImage) -> str:
+    return f"data:{image.mime_type};base64,{image.base64_text}"
 
 
 class AnswerStream:

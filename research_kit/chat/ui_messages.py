@@ -21,10 +21,11 @@ from research_kit.chat.events import (
     MessageStarted,
     Notice,
     ToolFinished,
+    ToolReported,
     ToolStarted,
     Usage,
 )
-from research_kit.chat.markdown import clean_text, render_markdown
+from research_kit.chat.markdown import clean_text, is_picture, render_markdown
 from research_kit.chat.past import PastMessage
 from research_kit.chat.ui_format import format_latency, usage_texts
 
@@ -41,6 +42,7 @@ __all__ = [
 ]
 
 _MAX_TOOL_CHARACTERS = 20_000
+_MAX_PROGRESS_CHARACTERS = 120
 
 State = Literal["sent", "queued", "running", "finished", "failed", "cancelled"]
 
@@ -57,6 +59,9 @@ class ToolCall:
         is_error: True when the tool failed.
         latency_s: Duration in seconds; None while it runs.
         is_asking: Whether it waits until the user allows it.
+        is_changed: Whether it asks because its description is another than when it was allowed.
+        progress: How far it is, as it says itself; empty when it does not say.
+        images: The pictures of its answer, as data addresses.
     """
 
     call_id: str
@@ -66,6 +71,9 @@ class ToolCall:
     is_error: bool = False
     latency_s: float | None = None
     is_asking: bool = False
+    is_changed: bool = False
+    progress: str = ""
+    images: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,7 +144,10 @@ def fold_event(answer: ChatMessage, event: Event) -> ChatMessage:
         case ApprovalNeeded():
             return replace(answer, tools=tuple(_asking_call(tool, event) for tool in answer.tools))
         case Notice():
-            return replace(answer, notice=clean_text(event.text))
+            told = [answer.notice] if answer.notice else []
+            return replace(answer, notice="\n".join([*told, clean_text(event.text)]))
+        case ToolReported():
+            return replace(answer, tools=tuple(_reporting_call(tool, event) for tool in answer.tools))
         case ToolFinished():
             return replace(answer, tools=tuple(_finished_call(tool, event) for tool in answer.tools))
         case MessageFinished() | MessageCancelled():
@@ -192,7 +203,11 @@ def past_to_messages(past: PastMessage) -> tuple[ChatMessage, ChatMessage]:
 
 def tool_to_wire(tool: ToolCall) -> dict[str, Any]:
     """Return the tool call as the browser reads it."""
-    return {**asdict(tool), "texts": {"latency": format_latency(tool.latency_s)}}
+    return {
+        **asdict(tool),
+        "images": list(tool.images),
+        "texts": {"latency": format_latency(tool.latency_s)},
+    }
 
 
 def _started_call(event: ToolStarted) -> ToolCall:
@@ -203,7 +218,25 @@ def _started_call(event: ToolStarted) -> ToolCall:
 
 
 def _asking_call(tool: ToolCall, event: ApprovalNeeded) -> ToolCall:
-    return replace(tool, is_asking=True) if tool.call_id == event.call_id else tool
+    if tool.call_id != event.call_id:
+        return tool
+    return replace(tool, is_asking=True, is_changed=event.is_changed)
+
+
+def _reporting_call(tool: ToolCall, event: ToolReported) -> ToolCall:
+    # Also the first sign that the user has allowed the call.
+    if tool.call_id != event.call_id:
+        return tool
+    return replace(tool, is_asking=False, progress=_progress_text(event))
+
+
+def _progress_text(event: ToolReported) -> str:
+    if event.total:
+        share = min(max(event.done / event.total, 0.0), 1.0)
+        part = f"{share:.0%}"
+    else:
+        part = f"{event.done:g}"
+    return " · ".join(filter(None, [part, clean_text(event.message)[:_MAX_PROGRESS_CHARACTERS]]))
 
 
 def _finished_call(tool: ToolCall, event: ToolFinished) -> ToolCall:
@@ -215,6 +248,7 @@ def _finished_call(tool: ToolCall, event: ToolFinished) -> ToolCall:
         is_error=event.is_error,
         latency_s=event.latency_s,
         is_asking=False,
+        images=tuple(address for address in event.images if is_picture(address)),
     )
 
 

@@ -97,7 +97,12 @@ def _render_message(message: Mapping[str, Any]) -> str:
 def _render_tool(tool: Mapping[str, Any]) -> str:
     result = "…" if tool["result"] is None else tool["result"]
     summary = f"{tool['name']} · {tool['texts']['latency']}{' · failed' if tool['is_error'] else ''}"
+    style = "max-width: 100%"
+    images = "".join(
+        f'<p><img src="{escape(address)}" alt="Picture by {escape(tool["name"])}" style="{style}"></p>'
+        for address in tool["images"]
+    )
     return (
         f"<details><summary>{escape(summary)}</summary>"
-        f"<pre>{escape(tool['arguments'])}</pre><pre>{escape(result)}</pre></details>"
+        f"<pre>{escape(tool['arguments'])}</pre><pre>{escape(result)}</pre></details>{images}"
     )

@@ -7,11 +7,16 @@ import os
 import sys
 from pathlib import Path
 
-from mcp.server.mcpserver import MCPServer
+from mcp.server.mcpserver import Context, Image, MCPServer
 from mcp.server.mcpserver.exceptions import ToolError
-from mcp.types import ToolAnnotations
+from mcp.types import SamplingMessage, TextContent, ToolAnnotations
+from pydantic import BaseModel
 
 server: MCPServer[None] = MCPServer("practice")
+PIXEL = bytes.fromhex(
+    "89504e470d0a1a0a0000000d49484452000000010000000108060000001f15c4890000000d49444154789c6360000002000001"
+    "e527de0000000049454e44ae426082"
+)
 READ_ONLY = ToolAnnotations(read_only_hint=True)
 
 
@@ -73,6 +78,39 @@ def write(path: str, text: str) -> str:
     """Change something: write a file."""
     Path(path).write_text(text)
     return "written"
+
+
+@server.tool(annotations=READ_ONLY)
+async def count(context: Context) -> str:
+    """Count to three and say so each time."""
+    for number in range(1, 4):
+        await context.report_progress(number, 3, f"step {number}")
+    return "counted"
+
+
+@server.tool(annotations=READ_ONLY)
+def draw() -> list[str | Image]:
+    """Answer with a text and two pictures, of which one is none."""
+    return ["drawn", Image(data=PIXEL, format="png"), Image(data=b"<svg onload=alert(1)>", format="svg+xml")]
+
+
+class Answer(BaseModel):
+    colour: str
+
+
+@server.tool(annotations=READ_ONLY)
+async def ask_user(context: Context) -> str:
+    """Ask the user something."""
+    answer = await context.elicit("Which colour?", schema=Answer)
+    return answer.action
+
+
+@server.tool(annotations=READ_ONLY)
+async def ask_model(context: Context) -> str:
+    """Ask the client's language model something."""
+    message = SamplingMessage(role="user", content=TextContent(text="What would you do?"))
+    answer = await context.session.create_message([message], max_tokens=10)
+    return str(answer.content)
 
 
 if __name__ == "__main__":

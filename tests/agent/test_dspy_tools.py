@@ -15,7 +15,7 @@ from mcp.server.mcpserver.exceptions import ToolError as ServerToolError
 from mcp.types import ToolAnnotations
 from pydantic import BaseModel
 
-from research_kit.agent import ToolServer, agent_loop, as_dspy_tools
+from research_kit.agent import ToolRequest, ToolServer, agent_loop, as_dspy_tools
 from research_kit.agent.dspy_tools import aas_dspy_tools
 from research_kit.errors import ToolError
 
@@ -111,10 +111,10 @@ def test_approval_decides(server: ToolServer) -> None:
     """Whoever approves sees name and arguments, off the loop's thread, and decides."""
     asked: list[tuple[str, dict[str, Any], bool]] = []
 
-    def approve(name: str, arguments: dict[str, Any]) -> bool:
+    def approve(request: ToolRequest) -> bool:
         is_loop_thread = threading.current_thread().name == "research-kit-loop"
-        asked.append((name, arguments, is_loop_thread))
-        return arguments["colour"] == "red"
+        asked.append((request.name, request.arguments, is_loop_thread))
+        return bool(request.arguments["colour"] == "red")
 
     tools = tools_of(server, approve=approve)
     assert tools["paint"](thing="pen", colour="red") == "painted"

@@ -34,6 +34,7 @@ RUNNING = {
     "trace_url": None,
 }
 
+PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR4nGNgYGBgAAAABQABh6FO1AAAAABJRU5ErkJggg=="
 FOCUSED_NAME = "() => document.activeElement.ariaLabel ?? document.activeElement.textContent"
 
 
@@ -340,6 +341,24 @@ async def test_view_asks_for_an_approval(view: PanelPage) -> None:
     assert (await view.sent("decide"))[-1] == PROTOCOL["to_kernel"]["decide"]
     await view.publish(type="tool", message_id="a1", tool={**tool, "is_asking": False})
     await expect(group).to_be_hidden()
+
+
+async def test_view_shows_progress_pictures_and_changes(view: PanelPage) -> None:
+    """A running tool says how far it is, a picture is shown without a click, a changed tool says so."""
+    tool = {**ANSWER["tools"][0], "result": None, "progress": "40% · reading"}
+    await view.open(transcript=[QUESTION, {**RUNNING, "tools": [tool]}], is_busy=True)
+    await expect(view.page.locator(".rk-tool-latency")).to_have_text("40% · reading")
+    asking = {**tool, "is_asking": True, "is_changed": True}
+    await view.publish(type="tool", message_id="a1", tool=asking)
+    await expect(view.page.get_by_role("group", name="Approval")).to_contain_text("has changed since")
+    images = [
+        f"data:image/png;base64,{PIXEL}",
+        "http://127.0.0.1:9/spy.png",
+        "data:image/svg+xml;base64,AAAA",
+    ]
+    await view.publish(type="tool", message_id="a1", tool={**tool, "result": "drawn", "images": images})
+    await expect(view.page.get_by_alt_text("Picture by describe_variable")).to_have_count(1)
+    await expect(view.page.get_by_alt_text("Picture by describe_variable")).to_be_visible()
 
 
 async def test_view_rates_retries_edits_and_exports(view: PanelPage) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,6 +16,7 @@ import research_kit as rk
 from research_kit.chat.cell_chat import CellAnswer, fill_in, parse_options
 from research_kit.chat.events import MessageFinished, Usage
 from research_kit.errors import ConfigError, ResearchKitError
+from research_kit.store import stop_store
 
 NAMESPACE: dict[str, Any] = {
     "n": 3,
@@ -107,17 +109,19 @@ def test_cell_answer_is_harmless_and_holds_no_secret() -> None:
 
 
 @pytest.fixture
-def shell(monkeypatch: pytest.MonkeyPatch) -> Iterator[InteractiveShell]:
+def shell(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[InteractiveShell]:
+    # Before the extension is loaded: a process that has sent traces before would start a store for these.
+    monkeypatch.setenv("LANGFUSE_TRACING_ENABLED", "false")
     shell = InteractiveShell.instance()
     shell.extension_manager.load_extension("research_kit")
     yield shell
     shell.extension_manager.unload_extension("research_kit")
     InteractiveShell.clear_instance()
+    assert not stop_store(tmp_path / "data"), "a chat without traces has started a store"
 
 
 def test_chat_magics_answer_and_remember(shell: InteractiveShell, monkeypatch: pytest.MonkeyPatch) -> None:
     """The line and the cell magic talk to one conversation; unloading removes both."""
-    monkeypatch.setenv("LANGFUSE_TRACING_ENABLED", "false")
     with running_lm() as server:
         configure(monkeypatch, server)
         for text in ("There are 3.", "As I said."):

@@ -16,6 +16,7 @@ import pytest
 from scripted_lm import Reply, ScriptedLM, adapter_reply, running_lm
 
 import research_kit as rk
+from research_kit.agent import ToolRequest
 from research_kit.chat.approving import Approvals
 from research_kit.chat.engine import Conversation
 from research_kit.chat.events import (
@@ -378,10 +379,14 @@ class AskingTool(Simple):
     """An assistant whose tool asks before it runs."""
 
     approvals: Any = None
+    fingerprint = "1"
 
     async def aforward(self, question: str, history: dspy.History) -> dspy.Prediction:
         async def run(text: str) -> str:
-            if not await asyncio.to_thread(self.approvals.ask, "risky", {"text": text}):
+            request = ToolRequest(
+                server="own", name="risky", arguments={"text": text}, fingerprint=self.fingerprint
+            )
+            if not await asyncio.to_thread(self.approvals.ask, request):
                 return "denied"
             return risky(text)
 
@@ -389,8 +394,8 @@ class AskingTool(Simple):
         return dspy.Prediction(answer=str(await tool.acall(text=question)))
 
 
-def asking_conversation(server: ScriptedLM) -> Conversation:
-    assistant = AskingTool()
+def asking_conversation(server: ScriptedLM, assistant: AskingTool | None = None) -> Conversation:
+    assistant = assistant or AskingTool()
     conversation = conversation_of(server, assistant)
     assistant.approvals = conversation.approvals
     conversation.approvals.is_shown = True
@@ -421,6 +426,22 @@ def test_tool_asks_until_it_is_allowed_for_the_session(store: StoreAddress, serv
         conversation.decide("x", "maybe")
 
 
+def test_changed_tool_asks_again(store: StoreAddress, server: ScriptedLM) -> None:
+    """What was allowed for the session is this tool as it was described; another description asks anew."""
+    assistant = AskingTool()
+    conversation = asking_conversation(server, assistant)
+    assert asked(conversation.send("a"), "session", conversation) == (1, "did a")
+    assistant.fingerprint = "2"
+    turn = conversation.send("b")
+    changes = []
+    for event in turn:
+        if isinstance(event, ApprovalNeeded):
+            changes.append(event.is_changed)
+            conversation.decide(event.call_id, "session")
+    assert changes == [True]
+    assert asked(conversation.send("c"), "deny", conversation) == (0, "did c")
+
+
 def test_stop_ends_a_message_that_asks(store: StoreAddress, server: ScriptedLM) -> None:
     """While a tool waits for an approval, Stop works, and the tool does not run."""
     conversation = asking_conversation(server)
@@ -437,7 +458,7 @@ def test_tool_is_denied_when_nobody_is_asked(store: StoreAddress, server: Script
     conversation.approvals.is_shown = False
     assert conversation.ask("a") == "denied"
     allowed = Approvals(lambda name, arguments: (name, arguments) == ("risky", {"text": "a"}))
-    assert allowed.ask("risky", {"text": "a"})
+    assert allowed.ask(ToolRequest(server="own", name="risky", arguments={"text": "a"}))
 
 
 def test_stop_is_heard_during_a_slow_tool(store: StoreAddress, server: ScriptedLM) -> None:

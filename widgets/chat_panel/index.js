@@ -34,6 +34,9 @@ const EXPORTS = { markdown: "Markdown", html: "Web page", jsonl: "JSON lines" };
 // Only the store on this computer wants a proof in the link, which is fetched when the link is clicked.
 const STORE_ADDRESS = /^http:\/\/(127\.0\.0\.1|localhost|\[::1\])[:/]/;
 
+// Pixels only, as Python has checked: nothing is loaded.
+const PICTURE = /^data:image\/(png|jpeg|gif|webp);base64,[A-Za-z0-9+/=]+$/;
+
 const BACKEND_TITLES = {
   disabled: "Tracing is off: nothing of this conversation is kept",
   local: "Traces go to the store on this computer",
@@ -171,10 +174,11 @@ class ToolView {
       node.addEventListener("click", () => desk.post({ type: "decide", call_id: this.callId, decision }));
       return node;
     };
+    this.asked = element("span", "");
     this.question = element(
       "div",
       "rk-approval",
-      element("span", "", "This tool may change something. Run it?"),
+      this.asked,
       decide("Allow once", "once", "rk-primary"),
       decide("Allow for session", "session", ""),
       decide("Deny", "deny", ""),
@@ -190,7 +194,8 @@ class ToolView {
       this.resultLabel,
       this.result,
     );
-    this.root = element("div", "rk-tool", this.details, this.question);
+    this.pictures = element("div", "rk-pictures");
+    this.root = element("div", "rk-tool", this.details, this.pictures, this.question);
   }
 
   update(tool) {
@@ -199,13 +204,31 @@ class ToolView {
     this.callId = tool.call_id;
     this.root.dataset.state = state;
     this.name.textContent = tool.name;
-    this.latency.textContent = { running: "running…", asking: "asks" }[state] ?? tool.texts.latency;
+    this.latency.textContent =
+      { running: tool.progress || "running…", asking: "asks" }[state] ?? tool.texts.latency;
     this.arguments.textContent = tool.arguments;
     this.resultLabel.textContent = tool.is_error ? "Error" : "Result";
     this.result.textContent = tool.result ?? "";
     this.resultLabel.hidden = this.result.hidden = tool.result === null;
     this.question.hidden = state !== "asking";
+    this.asked.textContent = tool.is_changed
+      ? "This tool has changed since you allowed it. Run it as it is now?"
+      : "This tool may change something. Run it?";
+    this.showPictures(tool);
     for (const text of [this.arguments, this.result]) text.tabIndex = 0;
+  }
+
+  showPictures(tool) {
+    const addresses = tool.images.filter((address) => PICTURE.test(address));
+    this.pictures.hidden = addresses.length === 0;
+    if (this.pictures.childElementCount === addresses.length) return;
+    const pictures = addresses.map((address) => {
+      const node = element("img", "rk-picture");
+      node.alt = `Picture by ${tool.name}`;
+      node.src = address;
+      return node;
+    });
+    this.pictures.replaceChildren(...pictures);
   }
 }
 
