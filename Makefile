@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 EXTRAS := .[instrument,local-lm,papers,plots,polars,sql,stats]
 
 .DEFAULT_GOAL := help
-.PHONY: help demo lab test check fmt build bench faults clean
+.PHONY: help demo lab test check fmt build bench faults docs clean
 
 help:
 	@echo "make demo   the main job, headless: chat, trace, read back, analyse"
@@ -16,6 +16,7 @@ help:
 	@echo "make fmt    format the code"
 	@echo "make bench  the benchmarks, as ratios against what a user would use instead"
 	@echo "make faults every fault of server, disk and process, in every variant"
+	@echo "make docs   the documentation, as pages in dist/docs"
 	@echo "make build  wheel and sdist, and a test of the installed wheel"
 
 $(READY): pyproject.toml
@@ -23,11 +24,11 @@ $(READY): pyproject.toml
 		{ echo "$(PYTHON) is too old: research-kit needs Python 3.11 or later. Use: make PYTHON=python3.12"; exit 1; }
 	@if command -v uv >/dev/null 2>&1; then \
 		test -d $(VENV) || uv venv --quiet --seed --python $(PYTHON) $(VENV); \
-		uv pip install --quiet --python $(BIN)/python --editable '$(EXTRAS)' --group demo --group test; \
+		uv pip install --quiet --python $(BIN)/python --editable '$(EXTRAS)' --group demo --group docs --group test; \
 	else \
 		test -d $(VENV) || $(PYTHON) -m venv $(VENV); \
 		$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'; \
-		$(BIN)/python -m pip install --quiet --editable '$(EXTRAS)' --group demo --group test; \
+		$(BIN)/python -m pip install --quiet --editable '$(EXTRAS)' --group demo --group docs --group test; \
 	fi
 	@touch $(READY)
 
@@ -54,6 +55,10 @@ bench: $(READY)
 
 faults: $(READY)
 	@$(BIN)/pytest -n 2 --dist loadgroup tests/faults -m ""
+
+docs: $(READY)
+	@$(BIN)/sphinx-build -q -W -b html docs dist/docs
+	@echo "dist/docs/index.html"
 
 build: $(READY)
 	@$(BIN)/python -m hatchling build -d dist
