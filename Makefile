@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 EXTRAS := .[instrument,local-lm,papers,plots,polars,sql,stats]
 
 .DEFAULT_GOAL := help
-.PHONY: help demo lab test check fmt build bench faults docs clean
+.PHONY: help demo lab test check fmt build bench faults endurance docs clean
 
 help:
 	@echo "make demo   the main job, headless: chat, trace, read back, analyse"
@@ -16,6 +16,7 @@ help:
 	@echo "make fmt    format the code"
 	@echo "make bench  the benchmarks, as ratios against what a user would use instead"
 	@echo "make faults every fault of server, disk and process, in every variant"
+	@echo "make endurance a working day of two kernels in ten minutes"
 	@echo "make docs   the documentation, as pages in dist/docs"
 	@echo "make build  wheel and sdist, and a test of the installed wheel"
 
@@ -55,6 +56,9 @@ bench: $(READY)
 
 faults: $(READY)
 	@$(BIN)/pytest -n 2 --dist loadgroup tests/faults -m ""
+
+endurance: $(READY)
+	@$(BIN)/pytest tests/endurance -m endurance -s
 
 docs: $(READY)
 	@$(BIN)/sphinx-build -q -W -b html docs dist/docs
