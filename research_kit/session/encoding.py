@@ -6,6 +6,8 @@ translation from OpenTelemetry's spans, before which nothing leaves the process;
 
 from __future__ import annotations
 
+import re
+
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span as SpanProto
 from opentelemetry.proto.trace.v1.trace_pb2 import Status
@@ -19,7 +21,11 @@ from research_kit.session.spool import SpoolKey
 __all__ = ["as_died", "encode_span", "span_key"]
 
 DIED = "kernel died"
+_MESSAGE = "langfuse.observation.status_message"
+_ERROR_KIND = re.compile(r"[A-Z]\w*(?:Error|Exception|Exit|Interrupt|Warning)\b|cancelled$|interrupted$")
 _IO_PREFIXES = (
+    "embedding.embeddings.",
+    "embedding.text",
     "gen_ai.completion",
     "gen_ai.input.messages",
     "gen_ai.output.messages",
@@ -36,6 +42,9 @@ _IO_PREFIXES = (
     "llm.output_messages",
     "llm.prompts",
     "output.value",
+    "prompts",
+    "reranker.",
+    "retrieval.documents",
     "traceloop.entity.input",
     "traceloop.entity.output",
 )
@@ -81,8 +90,17 @@ def _encode(span: ReadableSpan, mask: Masker) -> bytes:
     bare, attributes = bare_span(span, mask), span_attributes(span)
     if not captures_io():
         attributes = {key: value for key, value in attributes.items() if not key.startswith(_IO_PREFIXES)}
+        if _MESSAGE in attributes:
+            attributes[_MESSAGE] = _kind_of(str(attributes[_MESSAGE]))
+        bare.status.message = _kind_of(bare.status.message)
         del bare.events[:]
-    return encode_export(span, [bare.SerializeToString(), *encode_attributes(attributes, mask)])
+    return encode_export(span, [bare.SerializeToString(), *encode_attributes(attributes, mask)], mask)
+
+
+def _kind_of(message: str) -> str:
+    """Return what kind of error a message tells; what it says beyond that may quote inputs or outputs."""
+    known = _ERROR_KIND.match(message)
+    return known.group() if known else ""
 
 
 def _only_span(request: ExportTraceServiceRequest) -> SpanProto:

@@ -103,16 +103,18 @@ def _post_spans(client: httpx.Client, backend: Backend, body: bytes) -> httpx.Re
 
 def _post_score(client: httpx.Client, backend: Backend, body: bytes) -> httpx.Response:
     address, auth = f"{backend.base_url}/api/public/scores", (backend.public_key, backend.secret_key)
-    score = json.loads(body)
-    answer = client.post(address, json=score, auth=auth)
+    headers = {"content-type": "application/json"}
+    answer = client.post(address, content=body, auth=auth, headers=headers)
     # Servers of version 4.16 take one object, later ones a list.
     if answer.status_code == 400 and "expected array" in answer.text.lower():
-        answer = client.post(address, json=[score], auth=auth)
+        answer = client.post(address, content=b"[" + body + b"]", auth=auth, headers=headers)
     return answer
 
 
 def _judge(backend: Backend, answer: httpx.Response) -> Answer:
     if answer.is_success:
+        if _rejected_count(answer):
+            return Answer(outcome="unfit", reason=f"{backend.base_url} took only a part of what was sent")
         if _is_json(answer):
             return Answer(outcome="taken")
         # A login page or a proxy says 200 to everything; believing it would lose the batch.
@@ -123,6 +125,14 @@ def _judge(backend: Backend, answer: httpx.Response) -> Answer:
         return Answer(outcome="unfit", reason=refusal(backend, answer.status_code))
     reason = f"{backend.base_url} answered {answer.status_code}"
     return Answer(outcome="away", reason=reason, retry_after_s=_retry_after_s(answer))
+
+
+def _rejected_count(answer: httpx.Response) -> int:
+    """Return how many spans the server says it did not take, as the protocol lets it say with status 200."""
+    try:
+        return int(json.loads(answer.content)["partialSuccess"]["rejectedSpans"])
+    except (ValueError, LookupError, TypeError):
+        return 0
 
 
 def _is_json(answer: httpx.Response) -> bool:

@@ -5,6 +5,7 @@ Owns looking at the spools of all destinations and delivering those of the confi
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,11 +30,15 @@ class Waiting:
 def count_waiting(data_dir: Path) -> Waiting:
     """Count what ended kernels have left; those that still run are not counted."""
     from research_kit.session.spool import Spool
+    from research_kit.session.spools import spool_paths
 
     entry_count = kernel_count = 0
-    for path in sorted((data_dir / "spool").glob("*/*.spool")):
-        spool = Spool.adopt(path)
-        if spool is not None:
+    folders = [path for path in (data_dir / "spool").glob("*") if path.is_dir()]
+    for path in [path for folder in folders for path in spool_paths(folder)]:
+        with suppress(OSError):  # a file that cannot be read belongs to somebody else
+            spool = Spool.adopt(path)
+            if spool is None:
+                continue
             entry_count += spool.pending_count + len(spool.open_roots)
             kernel_count += 1
             spool.close()
