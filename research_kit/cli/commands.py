@@ -82,6 +82,8 @@ def _deliver(options: argparse.Namespace) -> int:
 
     state = deliver_waiting(timeout_s=options.timeout, includes_refused=options.refused)
     print(f"{state.delivered_count} delivered, {state.pending_count} waiting, {state.refused_count} refused")
+    if state.lost_count:
+        print(f"{state.lost_count} were given up before: more waited than RESEARCH_KIT_SPOOL_MAX_MB allows")
     if state.reason:
         print(state.reason)
     return 0 if not state.pending_count and not state.refused_count else 1

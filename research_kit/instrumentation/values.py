@@ -9,14 +9,14 @@ from typing import Any
 
 __all__ = ["as_json", "call_inputs", "in_short"]
 
-# Deeper than any message is; what contains itself ends here.
+# Deeper than any message is.
 _MAX_DEPTH = 24
 _MAX_INT_BITS = 4096
 
 
 def as_json(value: Any) -> str:
     """Return ``value`` as JSON text; what JSON does not know is shown as its text."""
-    return json.dumps(_plain(value, _MAX_DEPTH), ensure_ascii=False)
+    return json.dumps(_plain(value, ()), ensure_ascii=False)
 
 
 def call_inputs(inputs: Mapping[str, Any]) -> Any:
@@ -42,28 +42,28 @@ def _short(value: Any) -> Any:
     return str(getattr(value, "__name__", type(value).__name__))
 
 
-def _plain(value: Any, depth: int) -> Any:
+def _plain(value: Any, within: tuple[int, ...]) -> Any:
     if value is None or isinstance(value, str | bool):
         return value
     if isinstance(value, int | float):
         return _number(value)
-    if depth == 0:
+    if id(value) in within or len(within) == _MAX_DEPTH:
         return "…"
     try:
-        return _plain_object(value, depth - 1)
+        return _plain_object(value, (*within, id(value)))
     except Exception as error:  # noqa: BLE001 - a value may raise anything when it is looked at
         return f"<{type(value).__name__}, which cannot be shown: {type(error).__name__}>"
 
 
-def _plain_object(value: Any, depth: int) -> Any:
+def _plain_object(value: Any, within: tuple[int, ...]) -> Any:
     if isinstance(value, Mapping):
-        return {str(key): _plain(item, depth) for key, item in value.items()}
+        return {str(key): _plain(item, within) for key, item in value.items()}
     if isinstance(value, Sequence | set | frozenset) and not isinstance(value, bytes | bytearray):
-        return [_plain(item, depth) for item in value]
+        return [_plain(item, within) for item in value]
     for method in ("model_dump", "toDict"):  # pydantic models; DSPy predictions and examples
         convert = getattr(value, method, None)
         if callable(convert) and not isinstance(value, type):
-            return _plain(convert(), depth)
+            return _plain(convert(), within)
     return str(value)
 
 

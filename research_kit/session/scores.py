@@ -17,7 +17,7 @@ import httpx
 from research_kit.errors import ConfigError
 from research_kit.session import kernel
 
-__all__ = ["ScoreTransport", "score"]
+__all__ = ["ScoreTransport", "score", "score_payload"]
 
 _PATH = "/api/public/scores"
 
@@ -81,7 +81,7 @@ def score(
     """
     if trace_id is None and session_id is None:
         session_id = kernel.current_session_id()
-    payload = _score_payload(
+    payload = score_payload(
         name,
         value,
         target={"traceId": trace_id, "observationId": observation_id, "sessionId": session_id},
@@ -113,7 +113,7 @@ def _plain_value(name: str, value: Any) -> float | str | bool:
     return value
 
 
-def _score_payload(
+def score_payload(
     name: str,
     value: float | str | bool,
     *,
@@ -121,6 +121,11 @@ def _score_payload(
     comment: str | None,
     score_id: str | None,
 ) -> bytes:
+    """Return a score as the server takes it.
+
+    Raises:
+        ConfigError: When the name is empty, the value is none that a score can have, or there is no target.
+    """
     if not isinstance(name, str) or not name.strip():
         raise ConfigError(f"The name of the score is {name!r}. Give it a name, such as 'helpful'.")
     value = _plain_value(name, value)

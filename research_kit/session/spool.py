@@ -47,7 +47,7 @@ class Kind(IntEnum):
     OPEN = 2  # a root that was open when it was written; void once its SPAN follows
     ACCEPTED = 3  # everything before the offset in the payload was accepted
     SCORE = 4
-    LOST = 5  # how many entries were given up so far
+    LOST = 5  # how many entries were given up before the file was last rewritten; until then it has them
 
 
 class SpoolKey(NamedTuple):
@@ -314,7 +314,6 @@ class Spool:
                     excess_bytes -= _room(entry)
         self.lost_count += len(self._entries) - len(kept)
         self._entries, self._waiting_bytes = kept, sum(map(_room, kept))
-        self._write(Kind.LOST, _NUMBER.pack(self.lost_count), NO_KEY)
 
     def _trace_sizes(self) -> dict[bytes, int]:
         sizes: dict[bytes, int] = {}

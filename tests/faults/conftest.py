@@ -31,6 +31,9 @@ def work(count, name='work'):
         with rk.trace_span(name):
             pass
 """
+# Two seconds are promised, on a machine that is not busy with other tests; a request that is waited for to
+# its end takes ten.
+EXIT_LIMIT_S = 6.0
 # What a kernel writes to its own terminal, which is none of ours.
 _KERNEL_LINES = ("frozen modules", "to python to disable", "PYDEVD_DISABLE", "Kernel is running over TCP")
 
@@ -81,10 +84,10 @@ class WatchedKernel(Kernel):
         self.manager.provisioner.process.wait()
 
     def exit_by_itself(self) -> int:
-        """Ask it to end, and return its exit code."""
+        """Ask it to end, and return its exit code; more than its exit may take is a failure."""
         process = self.manager.provisioner.process
         self.client.shutdown()
-        deadline = time.monotonic() + DEADLINE_S
+        deadline = time.monotonic() + EXIT_LIMIT_S
         while process.poll() is None:
             assert time.monotonic() < deadline, "the kernel did not end by itself"
             time.sleep(0.02)
