@@ -25,7 +25,7 @@ from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
 from research_kit.session.backend import Backend
 from research_kit.session.children import call_at_child_exit
 from research_kit.session.current_mask import CurrentMask
-from research_kit.session.encoding import encode_span, span_key
+from research_kit.session.encoding import encode_span, shortened, span_key
 from research_kit.session.guard import guarded
 from research_kit.session.sending import Answer, Sender
 from research_kit.session.spool import DEFAULT_LIMIT_BYTES, NO_KEY, Entry, Kind, Spool, SpoolKey
@@ -330,6 +330,8 @@ class DeliveryProcessor(SpanProcessor):
         if answer.outcome == "unfit" and len(entries) > 1:
             self._batch_size = len(entries) // 2
             return None
+        if answer.is_too_large and _shorten(batch):
+            return None
         if answer.outcome == "unfit" and self._unfit_count < _MAX_UNFIT_IN_A_ROW:
             self._unfit_count += 1
             [(entry, payload)] = batch.entries
@@ -370,6 +372,16 @@ class DeliveryProcessor(SpanProcessor):
                 delivered_count=known.delivered_count + delivered_count,
             )
             self._changed.notify_all()
+
+
+def _shorten(batch: _Batch) -> bool:
+    """Let a single span be sent with its long texts cut; its file keeps them until it is taken."""
+    [(entry, payload)] = batch.entries
+    shorter = shortened(payload) if entry.kind is Kind.SPAN else None
+    if shorter is None or len(shorter) >= len(payload):
+        return False
+    entry.payload = shorter
+    return True
 
 
 def deliver_spools(

@@ -6,6 +6,7 @@ translation from OpenTelemetry's spans, before which nothing leaves the process;
 
 from __future__ import annotations
 
+import json
 import re
 
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
@@ -18,9 +19,12 @@ from research_kit.session.span_attributes import span_attributes
 from research_kit.session.span_proto import Masker, bare_span, encode_attributes, encode_export
 from research_kit.session.spool import SpoolKey
 
-__all__ = ["as_died", "encode_span", "span_key"]
+__all__ = ["as_died", "encode_span", "shortened", "span_key"]
 
 DIED = "kernel died"
+# What is left of a text that makes a span too large for the server.
+_LONGEST_TEXT = 100_000
+_CUT = "langfuse.observation.metadata.cut"
 _MESSAGE = "langfuse.observation.status_message"
 _ERROR_KIND = re.compile(r"[A-Z]\w*(?:Error|Exception|Exit|Interrupt|Warning)\b|cancelled$|interrupted$")
 _IO_PREFIXES = (
@@ -82,6 +86,22 @@ def as_died(payload: bytes, end_time_ns: int) -> bytes:
     span.status.message = DIED
     for key, text in (("level", "ERROR"), ("status_message", DIED)):
         span.attributes.add(key=f"langfuse.observation.{key}").value.string_value = text
+    content: bytes = request.SerializeToString()
+    return content
+
+
+def shortened(payload: bytes) -> bytes | None:
+    """Return a span with its long texts cut, for a server that takes no larger one; None without any."""
+    request = ExportTraceServiceRequest.FromString(payload)
+    span, cut = _only_span(request), []
+    for attribute in span.attributes:
+        text = attribute.value.string_value
+        if len(text) > _LONGEST_TEXT:
+            attribute.value.string_value = json.dumps(f"{text[:_LONGEST_TEXT]}…", ensure_ascii=False)
+            cut.append(f"{attribute.key.rpartition('.')[2]} of {len(text)} characters")
+    if not cut:
+        return None
+    span.attributes.add(key=_CUT).value.string_value = json.dumps(", ".join(cut), ensure_ascii=False)
     content: bytes = request.SerializeToString()
     return content
 

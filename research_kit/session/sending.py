@@ -40,11 +40,13 @@ class Answer:
             (this content, whatever the keys).
         reason: Why it was not taken.
         retry_after_s: When the server asks to come back; None when it does not say.
+        is_too_large: Whether less at once, or a shorter text, might be taken.
     """
 
     outcome: Literal["taken", "away", "refused", "unfit"]
     reason: str = ""
     retry_after_s: float | None = None
+    is_too_large: bool = False
 
 
 class Sender:
@@ -122,7 +124,8 @@ def _judge(backend: Backend, answer: httpx.Response) -> Answer:
     if answer.status_code in _WRONG_KEYS:
         return Answer(outcome="refused", reason=refusal(backend, answer.status_code))
     if answer.status_code in _WRONG_CONTENT:
-        return Answer(outcome="unfit", reason=refusal(backend, answer.status_code))
+        is_too_large = answer.status_code == httpx.codes.REQUEST_ENTITY_TOO_LARGE
+        return Answer(outcome="unfit", reason=refusal(backend, answer.status_code), is_too_large=is_too_large)
     reason = f"{backend.base_url} answered {answer.status_code}"
     return Answer(outcome="away", reason=reason, retry_after_s=_retry_after_s(answer))
 

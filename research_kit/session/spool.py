@@ -7,57 +7,40 @@ off or damaged at any place gives back every whole entry.
 
 from __future__ import annotations
 
-import errno
-import mmap
 import os
 import struct
 import threading
 import uuid
-import zlib
 from collections import deque
-from collections.abc import Iterator
 from dataclasses import dataclass
-from enum import IntEnum
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO
 
 from filelock import FileLock, Timeout
+
+from research_kit.session.spool_file import (
+    HEAD_BYTES,
+    NO_KEY,
+    Kind,
+    NoFile,
+    SpoolKey,
+    encode_record,
+    open_private,
+    read_records,
+    write_all,
+)
 
 __all__ = ["DEFAULT_LIMIT_BYTES", "NO_KEY", "Entry", "Kind", "Spool", "SpoolKey"]
 
 DEFAULT_LIMIT_BYTES = 512 * 1024 * 1024
 
-_MAGIC = b"\xf1rk\x01"
-# magic, kind, trace id, span id, payload length, checksum of everything after the magic
-_HEAD = struct.Struct(">4sB16s8sII")
 _NUMBER = struct.Struct(">Q")
-_NO_KEY_BYTES = bytes(24)
 # What waits may take this part of the limit; the rest is for what was accepted and is still in the file.
 _WAITING_PART = 0.8
 # At the limit, oldest traces go until this part of it is left, so that it is not reached again at once.
 _KEPT_PART = 0.6
 # So much is also kept in memory, because each reading would hold up the threads that are observed.
 _IN_MEMORY_BYTES = 4_000_000
-
-
-class Kind(IntEnum):
-    """What an entry is."""
-
-    SPAN = 1  # an ended span
-    OPEN = 2  # a root that was open when it was written; void once its SPAN follows
-    ACCEPTED = 3  # everything before the offset in the payload was accepted
-    SCORE = 4
-    LOST = 5  # how many entries were given up before the file was last rewritten; until then it has them
-
-
-class SpoolKey(NamedTuple):
-    """Which span an entry is about."""
-
-    trace_id: bytes
-    span_id: bytes
-
-
-NO_KEY = SpoolKey(_NO_KEY_BYTES[:16], _NO_KEY_BYTES[16:])
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -108,7 +91,7 @@ class Spool:
         self._entries: deque[Entry] = deque()
         self._waiting_bytes = 0
         self._open: dict[SpoolKey, bytes] = {}
-        self._file: BinaryIO | _NoFile = _open_private(path) if has_file else _NoFile()
+        self._file: BinaryIO | NoFile = open_private(path) if has_file else NoFile()
         self._size = 0
         self._rewrite_above_bytes = limit_bytes
 
@@ -249,7 +232,7 @@ class Spool:
             self._is_closed = True
             is_empty = not self._entries and not self._open
             self._file.close()
-            if isinstance(self._file, _NoFile):
+            if isinstance(self._file, NoFile):
                 return
             if is_empty:
                 self.path.unlink(missing_ok=True)
@@ -259,9 +242,9 @@ class Spool:
 
     def _write(self, kind: Kind, payload: bytes, key: SpoolKey) -> int | None:
         """Append one record and return where its payload begins; None when it could not be written."""
-        record = _record(kind, payload, key)
+        record = encode_record(kind, payload, key)
         try:
-            _write_all(self._file, record)
+            write_all(self._file, record)
         except OSError as error:
             self._has_no_room = True
             self.fault = (
@@ -324,7 +307,7 @@ class Spool:
 
     def _rewrite(self) -> None:
         """Replace the file by one that holds only open roots and waiting entries."""
-        if isinstance(self._file, _NoFile):
+        if isinstance(self._file, NoFile):
             return
         if not self._entries and not self._open:
             self._file.truncate(0)
@@ -339,7 +322,7 @@ class Spool:
             return
         self._file.close()
         draft.replace(self.path)
-        self._file, self._size = _open_private(self.path), size
+        self._file, self._size = open_private(self.path), size
         for entry, offset in zip(self._entries, offsets, strict=True):
             if entry.offset is None:
                 entry.payload = None
@@ -348,19 +331,19 @@ class Spool:
     def _write_draft(self, draft: Path) -> tuple[list[int], int]:
         offsets: list[int] = []
         size = 0
-        with _open_private(draft, os.O_TRUNC) as file:
+        with open_private(draft, os.O_TRUNC) as file:
             if self.lost_count:
-                size += _write_all(file, _record(Kind.LOST, _NUMBER.pack(self.lost_count), NO_KEY))
+                size += write_all(file, encode_record(Kind.LOST, _NUMBER.pack(self.lost_count), NO_KEY))
             for key, payload in self._open.items():
-                size += _write_all(file, _record(Kind.OPEN, payload, key))
+                size += write_all(file, encode_record(Kind.OPEN, payload, key))
             for entry in self._entries:
-                offsets.append(size + _HEAD.size)
-                size += _write_all(file, _record(entry.kind, self._read(entry), entry.key))
+                offsets.append(size + HEAD_BYTES)
+                size += write_all(file, encode_record(entry.kind, self._read(entry), entry.key))
         return offsets, size
 
     def _recover(self) -> None:
         accepted_before = 0
-        for kind, key, offset, payload in _records(self._file):
+        for kind, key, offset, payload in read_records(self._file):
             match kind:
                 case Kind.ACCEPTED:
                     accepted_before = _NUMBER.unpack(payload)[0]
@@ -377,35 +360,8 @@ class Spool:
         self._size = self._file.seek(0, os.SEEK_END)
 
 
-class _NoFile:
-    """Takes nothing, as a disk without room."""
-
-    def write(self, _: object) -> int:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    def read(self, _: int) -> bytes:
-        return b""
-
-    def seek(self, *_: int) -> int:
-        return 0
-
-    def truncate(self, _: int) -> int:
-        return 0
-
-    def close(self) -> None:
-        pass
-
-
 def _room(entry: Entry) -> int:
-    return _HEAD.size + entry.payload_bytes
-
-
-def _write_all(file: BinaryIO | _NoFile, data: bytes) -> int:
-    # A file without a buffer writes as much as there is room for, and tells only with the next write.
-    rest = memoryview(data)
-    while rest:
-        rest = rest[file.write(rest) :]
-    return len(data)
+    return HEAD_BYTES + entry.payload_bytes
 
 
 def _file_lock(path: Path) -> FileLock:
@@ -415,50 +371,3 @@ def _file_lock(path: Path) -> FileLock:
 
 def _lock_path(path: Path) -> Path:
     return path.with_name(f"{path.name}.lock")
-
-
-def _open_private(path: Path, flags: int = 0) -> BinaryIO:
-    # What is written goes to the end, wherever something was read last.
-    opened = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | flags, 0o600)
-    return os.fdopen(opened, "r+b", buffering=0)
-
-
-def _record(kind: Kind, payload: bytes, key: SpoolKey) -> bytes:
-    checksum = zlib.crc32(payload, zlib.crc32(bytes([kind]) + key.trace_id + key.span_id))
-    return _HEAD.pack(_MAGIC, kind, key.trace_id, key.span_id, len(payload), checksum) + payload
-
-
-class _Record(NamedTuple):
-    kind: Kind
-    key: SpoolKey
-    offset: int
-    payload: bytes
-
-
-def _records(file: BinaryIO | _NoFile) -> Iterator[_Record]:
-    """Yield the whole records of a file; what is damaged is skipped up to the next record that is whole."""
-    if isinstance(file, _NoFile) or not file.seek(0, os.SEEK_END):
-        return  # nothing cannot be mapped
-    with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        position = 0
-        while (position := data.find(_MAGIC, position)) >= 0:
-            record = _record_at(data, position)
-            if record is None:
-                position += 1
-                continue
-            yield record
-            position = record.offset + len(record.payload)
-
-
-def _record_at(data: mmap.mmap, position: int) -> _Record | None:
-    if position + _HEAD.size > len(data):
-        return None
-    _, kind, trace_id, span_id, payload_bytes, checksum = _HEAD.unpack_from(data, position)
-    begin = position + _HEAD.size
-    payload = data[begin : begin + payload_bytes]
-    key = SpoolKey(trace_id, span_id)
-    if len(payload) != payload_bytes or kind not in Kind.__members__.values():
-        return None
-    if zlib.crc32(payload, zlib.crc32(bytes([kind]) + trace_id + span_id)) != checksum:
-        return None
-    return _Record(Kind(kind), key, begin, payload)

@@ -43,6 +43,7 @@ class MisbehavingServer(ThreadingHTTPServer):
         self.is_slow = False
         self.body = b"{}"
         self.max_spans = 10_000
+        self.max_bytes = 100_000_000
         self.unfit = ""
         self.wants_lists = False
         self.spans: list[Span] = []
@@ -66,7 +67,9 @@ class _Handler(BaseHTTPRequestHandler):
         if status == 200 and self.path.endswith("/scores"):
             status, text = self._take_score(body)
         elif status == 200:
-            status = self._take_spans(spans_of(gzip.decompress(body)))
+            content = gzip.decompress(body)
+            is_too_large = len(content) > self.server.max_bytes
+            status = 413 if is_too_large else self._take_spans(spans_of(content))
         self.send_response(status)
         for name, value in self.server.headers.items():
             self.send_header(name, value)
@@ -250,6 +253,25 @@ def test_batches_that_are_too_large_are_split(server: MisbehavingServer, make: M
     end_spans(100)
     wait_for(lambda: processor.state.delivered_count == 100, processor)
     assert server.taken == [f"span {number}" for number in range(100)]
+
+
+def test_span_that_is_too_large_by_itself_arrives_with_its_texts_cut(
+    server: MisbehavingServer, make: Make
+) -> None:
+    """An observation that no server takes whole is not lost: its long texts are cut, and it says so."""
+    server.max_bytes = 1_000_000
+    processor, end_spans = make(lambda: backend_of(server))
+    provider = TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(processor)
+    attributes = {"langfuse.observation.output": "word " * 400_000, "session.id": "s"}
+    provider.get_tracer("test").start_span("large", attributes=attributes).end()
+    end_spans(1)
+    assert processor.force_flush(10_000)
+    assert (processor.state.refused_count, server.taken) == (0, ["large", "span 0"])
+    found = {attribute.key: attribute.value.string_value for attribute in server.spans[0].attributes}
+    assert found["session.id"] == "s"
+    assert json.loads(found["langfuse.observation.output"]) == "word " * 20_000 + "…"
+    assert "output of 2000000 characters" in found["langfuse.observation.metadata.cut"]
 
 
 def test_unfit_span_is_kept_aside(server: MisbehavingServer, make: Make, tmp_path: Path) -> None:
