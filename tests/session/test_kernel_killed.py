@@ -72,7 +72,7 @@ def test_deliver_sends_what_waits(
     kill(kernel)
     assert main(["status"]) == 0
     waiting = int(capsys.readouterr().out.partition("waiting on disk: ")[2].split()[0])
-    assert waiting == 6  # three of the work, two cells' roots, the last one open, and the score
+    assert waiting == 5  # the work, its cell, and the score
     # The server of those keys is back, at the same address: the spool folder is that of the address.
     for name, value in AWAY.items():
         monkeypatch.setenv(name, value)
@@ -80,3 +80,11 @@ def test_deliver_sends_what_waits(
     assert f"0 delivered, {waiting} waiting" in capsys.readouterr().out
     assert main(["status"]) == 0
     assert f"waiting on disk: {waiting} entries of 1" in capsys.readouterr().out
+    # The key was another one than that of the server.
+    for name in AWAY:
+        monkeypatch.delenv(name)
+    assert main(["deliver"]) == 0
+    assert f"{waiting} wait for other keys; research-kit deliver --other-keys" in capsys.readouterr().out
+    assert main(["deliver", "--other-keys"]) == 0
+    assert f"{waiting} delivered, 0 waiting" in capsys.readouterr().out
+    assert [row["name"] for row in store.read()].count("work") == 3
