@@ -21,6 +21,7 @@ __all__ = [
     "DEFAULT_LANGFUSE_URL",
     "Settings",
     "captures_io",
+    "is_telemetry_strict",
     "is_tracing_enabled",
     "keep_loopback_direct",
     "load_settings",
@@ -30,6 +31,7 @@ __all__ = [
 
 DEFAULT_LANGFUSE_URL = "https://cloud.langfuse.com"
 
+_DEFAULT_REQUEST_TIMEOUT_S = 10.0
 _DEFAULT_SPOOL_MB = 512.0
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _PROXY_VARIABLES = ("http_proxy", "https_proxy", "all_proxy")
@@ -54,6 +56,7 @@ class Settings:
         data_dir: Folder of the embedded store.
         data_dir_notice: Why that folder does not last; empty when it does.
         cache_dir: Folder of files that may be deleted at any time, the local model among them.
+        request_timeout_s: How long a server may take to answer a delivery.
         spool_max_mb: How much of what waits for a server is kept on disk, per process.
         store_max_age_days: How long the embedded store keeps traces; None keeps them all.
         store_max_mb: How large the embedded store may become; None sets no limit.
@@ -75,6 +78,7 @@ class Settings:
     data_dir: Path
     data_dir_notice: str
     cache_dir: Path
+    request_timeout_s: float
     spool_max_mb: float
     store_max_age_days: float | None
     store_max_mb: float | None
@@ -118,6 +122,7 @@ def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
         data_dir=data_dir,
         data_dir_notice=notice,
         cache_dir=_cache_dir(_text(env, "RESEARCH_KIT_CACHE_DIR")),
+        request_timeout_s=_number(env, "LANGFUSE_TIMEOUT") or _DEFAULT_REQUEST_TIMEOUT_S,
         spool_max_mb=_number(env, "RESEARCH_KIT_SPOOL_MAX_MB") or _DEFAULT_SPOOL_MB,
         store_max_age_days=_number(env, "RESEARCH_KIT_STORE_MAX_AGE_DAYS"),
         store_max_mb=_number(env, "RESEARCH_KIT_STORE_MAX_MB"),
@@ -137,6 +142,11 @@ def is_tracing_enabled() -> bool:
 def captures_io() -> bool:
     """Say whether inputs and outputs are recorded; asked per observation, so it reads one variable only."""
     return _flag(os.environ, "RESEARCH_KIT_CAPTURE_IO", default=True)
+
+
+def is_telemetry_strict() -> bool:
+    """Say whether errors in telemetry reach the cell; asked where nothing else may fail."""
+    return os.environ.get("RESEARCH_KIT_STRICT_TELEMETRY", "").strip().lower() in _TRUE
 
 
 def keep_loopback_direct() -> None:

@@ -219,8 +219,10 @@ class KernelSession:
                 on_delivered=self.find_project,
                 mask=self._mask or CurrentMask(),
             )
-        except ResearchKitError as error:
-            self._activation_fault = str(error)
+        except Exception as error:
+            is_ours = isinstance(error, ResearchKitError)
+            kind = "" if is_ours else f"tracing cannot be switched on: {type(error).__name__}: "
+            self._activation_fault = f"{kind}{error}"
             self._retry_at_s = time.monotonic() + _RETRY_S
             raise
         finally:
@@ -352,12 +354,9 @@ def activate() -> bool:
 
     A backend that cannot be used leaves tracing off, with the reason in `status`.
     """
-    try:
+    with guarded("activation"):
         return _current.activate() is not None
-    except ResearchKitError:
-        with guarded("activation"):
-            raise
-        return False
+    return False
 
 
 def status() -> SessionStatus:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Literal
 
 import httpx
 
+from research_kit.config import load_settings
 from research_kit.errors import ResearchKitError
 from research_kit.session.backend import Backend, refusal
 from research_kit.session.connecting import open_client
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Answer", "Sender"]
 
-REQUEST_TIMEOUT_S = 10.0
 _MAX_RETRY_AFTER_S = 300.0
 _WRONG_KEYS = frozenset({401, 403, 404})
 _WRONG_CONTENT = frozenset({400, 413, 415, 422})
@@ -86,7 +86,7 @@ class Sender:
         if self._client is None or backend.base_url != self._base_url:
             self.close()
             self._base_url = backend.base_url
-            self._client = open_client(backend.base_url, timeout_s=REQUEST_TIMEOUT_S)
+            self._client = open_client(backend.base_url, timeout_s=load_settings().request_timeout_s)
         return self._client
 
 

@@ -124,6 +124,17 @@ def test_unusable_data_folder_is_explained(new_kernel: Callable[..., Any], tmp_p
     assert str(tmp_path / "file") in status["reason"]
 
 
+def test_settings_that_break_tracing_break_no_cell(new_kernel: Callable[..., Any]) -> None:
+    """A setting that Langfuse's SDK chokes on, or half of a pair of keys, is told by the status alone."""
+    kernel = new_kernel(LANGFUSE_SAMPLE_RATE="often", RESEARCH_KIT_STRICT_TELEMETRY="false")
+    kernel.run(LOAD)
+    assert kernel.run(SPAN) == ""
+    status = status_of(kernel)
+    assert (status["state"], "ValueError" in status["reason"]) == ("buffering", True), status
+    kernel.run("import os\nos.environ['LANGFUSE_PUBLIC_KEY'] = 'pk'")
+    assert kernel.run(SPAN) == ""
+
+
 def test_names_of_the_chat_application_work(new_kernel: Callable[..., Any], store: Any) -> None:
     """The six names on `langfuse_manager` bind, tell, trace and clear."""
     kernel = new_kernel()
