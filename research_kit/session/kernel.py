@@ -76,6 +76,10 @@ class KernelSession:
         self._cells: CellTraces | None = None
         self._since = datetime.now(UTC)
         self.resumed_session_id: str | None = None
+        with guarded("child process"):
+            self._inherit()
+
+    def _inherit(self) -> None:
         inherited = find_inheritance()
         if inherited is not None:
             if inherited.mask_patterns:
