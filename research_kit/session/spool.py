@@ -134,6 +134,7 @@ class Spool:
         except Timeout:
             return None
         try:
+            path.with_suffix(".draft").unlink(missing_ok=True)
             if path.exists():  # else another process has just delivered it
                 spool = cls(path, lock, limit_bytes=limit_bytes)
                 spool._recover()
