@@ -1,6 +1,7 @@
 """A server that takes every span and keeps none, for measuring the sender alone.
 
-A path that begins with a number, as ``/503/api/...``, is answered with that status.
+A path that begins with a number, as ``/503/api/...``, is answered with that status; one that begins with
+``slow`` after five seconds, with ``cut`` not at all, with ``garbage`` by a page that is none of Langfuse's.
 """
 
 from __future__ import annotations
@@ -8,8 +9,10 @@ from __future__ import annotations
 import gzip
 import sys
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+_SLOW_S = 5.0
 _PROJECTS = b'{"data": [{"id": "bench", "name": "bench"}]}'
 
 
@@ -54,8 +57,7 @@ class _Handler(BaseHTTPRequestHandler):
         """Take a body, or refuse it with the status that the path begins with."""
         body = self.rfile.read(int(self.headers.get("content-length", "0")))
         first = self.path.split("/")[1]
-        if first.isdecimal():
-            self._answer(int(first), b'{"message": "refused"}')
+        if self._misbehaves(first):
             return
         self.server.keep(body)
         self._answer(200, b"{}")
@@ -65,10 +67,23 @@ class _Handler(BaseHTTPRequestHandler):
         first = self.path.split("/")[1]
         if first == "count":
             self._answer(200, str(self.server.take_span_count()).encode())
-        elif first.isdecimal():
-            self._answer(int(first), b'{"message": "refused"}')
-        else:
+        elif not self._misbehaves(first):
             self._answer(200, _PROJECTS)
+
+    def _misbehaves(self, fault: str) -> bool:
+        """Answer as ``fault`` says; False when that is as usual."""
+        if fault == "slow":
+            time.sleep(_SLOW_S)
+        elif fault == "cut":
+            self.close_connection = True
+            return True
+        elif fault == "garbage":
+            self._answer(200, b"<html>Please log in</html>")
+            return True
+        elif fault.isdecimal():
+            self._answer(int(fault), b'{"message": "refused"}')
+            return True
+        return False
 
     def _answer(self, status: int, body: bytes) -> None:
         self.send_response(status)

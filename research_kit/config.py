@@ -21,14 +21,18 @@ __all__ = [
     "DEFAULT_LANGFUSE_URL",
     "Settings",
     "captures_io",
+    "is_telemetry_strict",
     "is_tracing_enabled",
     "keep_loopback_direct",
     "load_settings",
     "private_directory",
+    "temporary_directory",
 ]
 
 DEFAULT_LANGFUSE_URL = "https://cloud.langfuse.com"
 
+_DEFAULT_REQUEST_TIMEOUT_S = 10.0
+_DEFAULT_SPOOL_MB = 512.0
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _PROXY_VARIABLES = ("http_proxy", "https_proxy", "all_proxy")
 
@@ -52,6 +56,8 @@ class Settings:
         data_dir: Folder of the embedded store.
         data_dir_notice: Why that folder does not last; empty when it does.
         cache_dir: Folder of files that may be deleted at any time, the local model among them.
+        request_timeout_s: How long a server may take to answer a delivery.
+        spool_max_mb: How much of what waits for a server is kept on disk, per process.
         store_max_age_days: How long the embedded store keeps traces; None keeps them all.
         store_max_mb: How large the embedded store may become; None sets no limit.
         store_idle_minutes: After how long without a request the store's server ends; None means never.
@@ -72,6 +78,8 @@ class Settings:
     data_dir: Path
     data_dir_notice: str
     cache_dir: Path
+    request_timeout_s: float
+    spool_max_mb: float
     store_max_age_days: float | None
     store_max_mb: float | None
     store_idle_minutes: float | None
@@ -114,6 +122,8 @@ def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
         data_dir=data_dir,
         data_dir_notice=notice,
         cache_dir=_cache_dir(_text(env, "RESEARCH_KIT_CACHE_DIR")),
+        request_timeout_s=_number(env, "LANGFUSE_TIMEOUT") or _DEFAULT_REQUEST_TIMEOUT_S,
+        spool_max_mb=_number(env, "RESEARCH_KIT_SPOOL_MAX_MB") or _DEFAULT_SPOOL_MB,
         store_max_age_days=_number(env, "RESEARCH_KIT_STORE_MAX_AGE_DAYS"),
         store_max_mb=_number(env, "RESEARCH_KIT_STORE_MAX_MB"),
         store_idle_minutes=_number(env, "RESEARCH_KIT_STORE_IDLE_MINUTES"),
@@ -132,6 +142,11 @@ def is_tracing_enabled() -> bool:
 def captures_io() -> bool:
     """Say whether inputs and outputs are recorded; asked per observation, so it reads one variable only."""
     return _flag(os.environ, "RESEARCH_KIT_CAPTURE_IO", default=True)
+
+
+def is_telemetry_strict() -> bool:
+    """Say whether errors in telemetry reach the cell; asked where nothing else may fail."""
+    return os.environ.get("RESEARCH_KIT_STRICT_TELEMETRY", "").strip().lower() in _TRUE
 
 
 def keep_loopback_direct() -> None:
@@ -177,7 +192,7 @@ def _data_dir(wanted: str | None) -> tuple[Path, str]:
     usual = user_data_path("research-kit")
     if _can_write(usual):
         return usual, ""
-    path = _temporary_dir() / "data"
+    path = temporary_directory() / "data"
     notice = (
         f"Traces are kept in {str(path)!r}, which the system may clear, because {str(usual)!r} cannot be "
         "written. Set RESEARCH_KIT_DATA_DIR to a folder that lasts."
@@ -189,7 +204,7 @@ def _cache_dir(wanted: str | None) -> Path:
     if wanted:
         return Path(wanted).expanduser()
     usual = user_cache_path("research-kit")
-    return usual if _can_write(usual) else _temporary_dir() / "cache"
+    return usual if _can_write(usual) else temporary_directory() / "cache"
 
 
 def _can_write(path: Path) -> bool:
@@ -198,7 +213,7 @@ def _can_write(path: Path) -> bool:
     return os.access(existing, os.W_OK | os.X_OK)
 
 
-def _temporary_dir() -> Path:
+def temporary_directory() -> Path:
     """Return what stands in for a home that cannot be written: the same folder for all of a user's kernels.
 
     Raises:

@@ -16,6 +16,7 @@ from wrapt import register_post_import_hook
 from research_kit import session
 from research_kit.instrumentation import instrument_dspy, uninstrument_dspy
 from research_kit.session.cells import Cell, running_cells
+from research_kit.session.facts import note_notebook
 
 __all__ = ["load_ipython_extension", "unload_ipython_extension"]
 
@@ -24,6 +25,8 @@ _OBSERVED_MODULES = ("dspy", "langfuse", "mcp")
 _TRACE_MAGIC = "%%trace"
 _CHAT_MAGIC = "chat"
 _MAX_NAME_LENGTH = 200
+# Where VS Code puts the notebook's path.
+_PATH_VARIABLE = "__vsc_ipynb_file__"
 
 _shell: InteractiveShell | None = None
 _is_watching_imports = False
@@ -32,6 +35,7 @@ _is_watching_imports = False
 def load_ipython_extension(ipython: InteractiveShell) -> None:
     """Bind this kernel to a session and observe what its cells call; loading twice equals loading once."""
     global _shell
+    note_notebook(ipython.user_ns.get(_PATH_VARIABLE))
     session.bind()
     if _shell is ipython:
         return
@@ -89,6 +93,8 @@ def _before_cell(info: ExecutionInfo) -> None:
     with session.guarded("before a cell"):
         cell = _cell_of(info)
         _leave(running_cells.begin(cell))
+        if _shell is not None:
+            note_notebook(_shell.user_ns.get(_PATH_VARIABLE))
         session.kernel_session().refresh_enabled()
         if cell.is_named or any(name in sys.modules for name in _OBSERVED_MODULES):
             _observe()

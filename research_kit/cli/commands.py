@@ -50,6 +50,9 @@ def build_parser() -> argparse.ArgumentParser:
     deliver.add_argument(
         "--refused", action="store_true", help="also what the server refused for its content"
     )
+    deliver.add_argument(
+        "--other-keys", action="store_true", help="also what was meant for other keys, as for a mistyped one"
+    )
     deliver.add_argument("--timeout", type=float, default=60.0, help="how long to try, in seconds")
     deliver.set_defaults(run=_deliver)
     add_transfer_commands(commands)
@@ -78,12 +81,20 @@ def _show_status(_: argparse.Namespace) -> int:
 
 
 def _deliver(options: argparse.Namespace) -> int:
-    from research_kit.session import deliver_waiting
+    from research_kit.session import count_for_other_keys, deliver_waiting
 
-    state = deliver_waiting(timeout_s=options.timeout, includes_refused=options.refused)
+    state = deliver_waiting(
+        timeout_s=options.timeout,
+        includes_refused=options.refused,
+        includes_other_keys=options.other_keys,
+    )
     print(f"{state.delivered_count} delivered, {state.pending_count} waiting, {state.refused_count} refused")
+    if state.lost_count:
+        print(f"{state.lost_count} were given up before: more waited than RESEARCH_KIT_SPOOL_MAX_MB allows")
     if state.reason:
         print(state.reason)
+    if (count := count_for_other_keys()) and not options.other_keys:
+        print(f"{count} wait for other keys; research-kit deliver --other-keys sends them with those set now")
     return 0 if not state.pending_count and not state.refused_count else 1
 
 

@@ -64,7 +64,8 @@ def uninstrument(name: str) -> None:
 def instrument_dspy() -> bool:
     """Observe every DSPy call of the process; repeated calls change nothing.
 
-    Called before each cell, because ``dspy.configure(callbacks=...)`` replaces the list with our callback.
+    Called before each cell, because the list with our callback may have been replaced in other ways than
+    with ``dspy.configure(callbacks=...)``.
 
     Returns:
         False while DSPy is not imported.
@@ -75,10 +76,12 @@ def instrument_dspy() -> bool:
     if dspy is None or not hasattr(dspy, "settings"):
         return False
     if _callback is None:
+        from research_kit.instrumentation.callback_keeping import keep_callback
         from research_kit.instrumentation.dspy_callback import ObservationCallback
         from research_kit.instrumentation.dspy_wrappers import wrap_dspy
 
         wrap_dspy()
+        keep_callback(lambda: _callback if is_dspy_instrumented() else None)
         _callback = ObservationCallback()
     # Appending works from every thread; dspy.configure is tied to the thread that called it first.
     if _callback not in dspy.settings.callbacks:

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 __all__ = ["as_json", "call_inputs", "in_short"]
 
+# Deeper than any message is.
+_MAX_DEPTH = 24
+_MAX_INT_BITS = 4096
+
 
 def as_json(value: Any) -> str:
     """Return ``value`` as JSON text; what JSON does not know is shown as its text."""
-    return json.dumps(_plain(value), ensure_ascii=False, default=str)
+    return json.dumps(_plain(value, ()), ensure_ascii=False)
 
 
 def call_inputs(inputs: Mapping[str, Any]) -> Any:
@@ -37,15 +42,33 @@ def _short(value: Any) -> Any:
     return str(getattr(value, "__name__", type(value).__name__))
 
 
-def _plain(value: Any) -> Any:
-    if value is None or isinstance(value, str | int | float | bool):
+def _plain(value: Any, within: tuple[int, ...]) -> Any:
+    if value is None or isinstance(value, str | bool):
         return value
+    if isinstance(value, int | float):
+        return _number(value)
+    if id(value) in within or len(within) == _MAX_DEPTH:
+        return "…"
+    try:
+        return _plain_object(value, (*within, id(value)))
+    except Exception as error:  # noqa: BLE001 - a value may raise anything when it is looked at
+        return f"<{type(value).__name__}, which cannot be shown: {type(error).__name__}>"
+
+
+def _plain_object(value: Any, within: tuple[int, ...]) -> Any:
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): _plain(item, within) for key, item in value.items()}
     if isinstance(value, Sequence | set | frozenset) and not isinstance(value, bytes | bytearray):
-        return [_plain(item) for item in value]
+        return [_plain(item, within) for item in value]
     for method in ("model_dump", "toDict"):  # pydantic models; DSPy predictions and examples
         convert = getattr(value, method, None)
-        if callable(convert):
-            return _plain(convert())
+        if callable(convert) and not isinstance(value, type):
+            return _plain(convert(), within)
     return str(value)
+
+
+def _number(value: int | float) -> Any:
+    # Not every reader of JSON takes NaN, and Python itself refuses to write very long numbers.
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return value if not isinstance(value, int) or value.bit_length() <= _MAX_INT_BITS else f"{value:#x}"

@@ -29,7 +29,7 @@ from research_kit.session.manager import (
 )
 from research_kit.session.observing import trace_span
 from research_kit.session.status import SessionStatus
-from research_kit.session.waiting import Waiting, count_waiting, deliver_waiting
+from research_kit.session.waiting import Waiting, count_for_other_keys, count_waiting, deliver_waiting
 
 if TYPE_CHECKING:
     from research_kit.session.scores import score
@@ -44,6 +44,7 @@ __all__ = [
     "activate",
     "bind",
     "clear_session",
+    "count_for_other_keys",
     "count_waiting",
     "current_session_id",
     "current_user_id",

@@ -24,7 +24,7 @@ from opentelemetry.util.types import AttributeValue
 from research_kit.config import captures_io
 from research_kit.session.cells import Cell, running_cells
 from research_kit.session.export_filter import should_export_span
-from research_kit.session.facts import session_facts, start_finding_commit
+from research_kit.session.facts import session_facts
 from research_kit.session.guard import guarded
 
 __all__ = ["CellTrace", "CellTraces", "start_cell_traces"]
@@ -234,7 +234,6 @@ def start_cell_traces(
     traces, provider = CellTraces(tracer, get_session_id, mark_open), trace.get_tracer_provider()
     if isinstance(provider, TracerProvider):
         provider.add_span_processor(traces)
-    start_finding_commit()
     return traces
 
 

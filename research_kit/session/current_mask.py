@@ -10,6 +10,7 @@ import os
 import time
 from collections.abc import Callable, Iterable
 
+from research_kit.errors import ConfigError
 from research_kit.session.masking import PATTERNS_VARIABLE, build_masker
 from research_kit.session.secret_values import secret_values
 
@@ -35,9 +36,19 @@ class CurrentMask:
         Raises:
             ConfigError: When an expression cannot be used.
         """
+        if not callable(mask) and not isinstance(mask, Iterable):
+            raise ConfigError(
+                f"The mask {mask!r} is of type {type(mask).__name__}. Give a list of regular expressions, or "
+                "a function from text to text."
+            )
         own = mask if callable(mask) else ([mask] if isinstance(mask, str) else list(mask))
         self._build(own)  # refuses before anything is changed
         self._own, self._basis, self._check_at_s = own, (), 0.0
+
+    @property
+    def patterns(self) -> tuple[str, ...] | None:
+        """The regular expressions in use besides the built-in rules; None when a function is."""
+        return None if callable(self._own) else tuple(self._own)
 
     def masker(self) -> Callable[[str], str]:
         """Return what replaces the secrets of this moment in a text; JSON text stays JSON text."""

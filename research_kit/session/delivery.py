@@ -7,14 +7,14 @@ it, `on_end` never waits for a server, and shutdown takes at most its deadline.
 
 from __future__ import annotations
 
-import getpass
 import math
 import os
-import tempfile
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Literal, NamedTuple
 from weakref import WeakSet, WeakValueDictionary
@@ -23,11 +23,13 @@ from opentelemetry.context import Context
 from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
 
 from research_kit.session.backend import Backend
+from research_kit.session.children import call_at_child_exit
 from research_kit.session.current_mask import CurrentMask
-from research_kit.session.encoding import as_died, encode_span, span_key
+from research_kit.session.encoding import encode_span, shortened, span_key
 from research_kit.session.guard import guarded
 from research_kit.session.sending import Answer, Sender
-from research_kit.session.spool import NO_KEY, Entry, Kind, Spool, SpoolKey
+from research_kit.session.spool import DEFAULT_LIMIT_BYTES, NO_KEY, Entry, Kind, Spool, SpoolKey
+from research_kit.session.spools import REFUSED_SUFFIX, Spools, spool_paths
 
 __all__ = ["DeliveryProcessor", "DeliveryState", "deliver_spools"]
 
@@ -39,7 +41,10 @@ _BATCH_BYTES = 4_000_000
 _BATCH_DELAY_S = 0.3
 _FIRST_RETRY_S = 0.5
 _LAST_RETRY_S = 30.0
-REFUSED_SUFFIX = ".refused"
+# A process may end while this one goes on; what it left is looked for this often.
+_ADOPTION_INTERVAL_S = 30.0
+# So many refusals for content in a row mean that the server takes nothing at all.
+_MAX_UNFIT_IN_A_ROW = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +84,7 @@ class DeliveryProcessor(SpanProcessor):
         should_export: Says whether a span is kept at all.
         mask: Takes secrets out before anything reaches the disk; by default the built-in rules.
         on_delivered: Called when the server has taken something, the first time and after each fault.
+        limit_bytes: How large the file of what waits may become.
     """
 
     def __init__(
@@ -89,9 +95,10 @@ class DeliveryProcessor(SpanProcessor):
         should_export: Callable[[ReadableSpan], bool],
         mask: CurrentMask | None = None,
         on_delivered: Callable[[], None] = lambda: None,
+        limit_bytes: int = DEFAULT_LIMIT_BYTES,
     ) -> None:
         self._get_backend = get_backend
-        self._folder = folder
+        self._folder, self._limit_bytes = folder, limit_bytes
         self._should_export = should_export
         self._mask = mask or CurrentMask()
         self._on_delivered = on_delivered
@@ -100,14 +107,17 @@ class DeliveryProcessor(SpanProcessor):
         _processors.add(self)
 
     def _start_empty(self) -> None:
-        self._spool: Spool | None = None
-        self._adopted: list[Spool] = []
-        self._refused: Spool | None = None
+        self._puts_flushes_off = False
+        self._spools = Spools(self._folder, limit_bytes=self._limit_bytes)
         self._unmarked_roots: WeakValueDictionary[int, Span] = WeakValueDictionary()
         self._changed = threading.Condition()
         self._state = DeliveryState()
         self._batch_size = _BATCH_SIZE
         self._failure_count = 0
+        self._unfit_count = 0
+        # The server asked to be left alone until then.
+        self._not_before_s = 0.0
+        self._adopt_again_s = 0.0
         # Requests to send now, and how many of them the batch in flight already honours.
         self._wake_count = 0
         self._honoured_wake_count = 0
@@ -122,17 +132,12 @@ class DeliveryProcessor(SpanProcessor):
     def state(self) -> DeliveryState:
         """How delivery stands now."""
         with self._changed:
-            spools = self._spools()
-            fault = next((spool.fault for spool in spools if spool.fault), "")
-            known = self._state
-            return DeliveryState(
-                outcome=known.outcome,
-                reason=known.reason or fault,
-                since=known.since,
-                pending_count=sum(spool.pending_count for spool in spools),
-                delivered_count=known.delivered_count,
-                lost_count=sum(spool.lost_count for spool in spools),
-                refused_count=known.refused_count,
+            return replace(
+                self._state,
+                reason=self._state.reason or self._spools.fault,
+                pending_count=self._spools.waiting_count,
+                lost_count=self._spools.lost_count,
+                refused_count=self._spools.refused_count,
             )
 
     def on_start(self, span: Span, parent_context: Context | None = None) -> None:
@@ -168,7 +173,16 @@ class DeliveryProcessor(SpanProcessor):
 
     def force_flush(self, timeout_millis: int = 5_000) -> bool:
         """Send what waits, also of processes that are gone; False when something is left in the end."""
-        return self._flush(timeout_millis / 1000, gives_up=False)
+        return self._puts_flushes_off or self._flush(timeout_millis / 1000, gives_up=False)
+
+    @contextmanager
+    def flushes_put_off(self) -> Iterator[None]:
+        """Let a flush of the tracer provider, which asks every processor, pass by here."""
+        self._puts_flushes_off = True
+        try:
+            yield
+        finally:
+            self._puts_flushes_off = False
 
     def shutdown(self) -> None:
         """Send what is left while the server takes it, at most 1.5 s; the rest waits in the spool."""
@@ -178,12 +192,7 @@ class DeliveryProcessor(SpanProcessor):
         with self._changed:
             self._is_closed = True
             self._changed.notify_all()
-            given_up = [*self._spools(), *([self._refused] if self._refused is not None else [])]
-            # What still ends opens another spool, which the next process delivers.
-            self._spool, self._adopted, self._refused = None, [], None
-        # Who asks next may take over what is left: another process, or another command in this one.
-        for spool in given_up:
-            spool.close()
+        self._spools.release()
 
     def _flush(self, timeout_s: float, *, gives_up: bool) -> bool:
         deadline_s = time.monotonic() + timeout_s
@@ -194,8 +203,10 @@ class DeliveryProcessor(SpanProcessor):
             self._ensure_thread()
             self._flush_count += 1
             try:
-                while self._is_adoption_wanted or self._waiting_count():
+                while self._is_adoption_wanted or self._spools.waiting_count:
                     left_s = deadline_s - time.monotonic()
+                    if gives_up and self._not_before_s > deadline_s:
+                        return False
                     if left_s <= 0 or self._is_closed or self._thread is None or not self._thread.is_alive():
                         return False
                     if gives_up and self._failure_count > failures_before:
@@ -207,7 +218,7 @@ class DeliveryProcessor(SpanProcessor):
         return True
 
     def retry_now(self) -> None:
-        """End the wait after a failure, for instance because the keys were corrected."""
+        """End the wait after a failure, but for one that the server asked for itself."""
         with self._changed:
             self._wake_count += 1
             self._changed.notify_all()
@@ -216,20 +227,8 @@ class DeliveryProcessor(SpanProcessor):
         self._write(kind, encode_span(span, self._mask.masker()), span_key(span))
 
     def _write(self, kind: Kind, payload: bytes, key: SpoolKey = NO_KEY) -> None:
-        while not self._own_spool().append(kind, payload, key=key):
+        while not self._spools.own().append(kind, payload, key=key):
             pass  # given up by a shutdown in this moment; the next one is another
-
-    def _own_spool(self) -> Spool:
-        spool = self._spool
-        if spool is not None:
-            return spool
-        with self._changed:
-            if self._spool is None:
-                self._spool = _create_spool(self._folder)
-            return self._spool
-
-    def _spools(self) -> list[Spool]:
-        return [*self._adopted, *([self._spool] if self._spool is not None else [])]
 
     def _announce(self) -> None:
         # Without the lock: what is wanted is set before the thread looks whether it is there.
@@ -242,6 +241,7 @@ class DeliveryProcessor(SpanProcessor):
         if not self._is_closed and (self._thread is None or not self._thread.is_alive()):
             self._thread = threading.Thread(target=self._run, name="research-kit-delivery", daemon=True)
             self._thread.start()
+            call_at_child_exit(self.shutdown)
 
     def _run(self) -> None:
         sender = Sender(self._get_backend)
@@ -282,13 +282,10 @@ class DeliveryProcessor(SpanProcessor):
         )
 
     def _has_work(self) -> bool:
-        return self._is_closed or self._is_adoption_wanted or self._waiting_count() > 0
+        return self._is_closed or self._is_adoption_wanted or self._spools.waiting_count > 0
 
     def _is_enough(self) -> bool:
-        return self._waiting_count() >= self._wanted_count
-
-    def _waiting_count(self) -> int:
-        return sum(spool.pending_count for spool in self._spools())
+        return self._spools.waiting_count >= self._wanted_count
 
     def _is_awaited(self) -> bool:
         return self._is_closed or self._wake_count != self._honoured_wake_count
@@ -296,26 +293,23 @@ class DeliveryProcessor(SpanProcessor):
     def _pause(self, wait_s: float) -> bool:
         with self._changed:
             self._changed.wait_for(self._is_awaited, wait_s)
+            while not self._is_closed and (left_s := self._not_before_s - time.monotonic()) > 0:
+                self._changed.wait(left_s)
             return not self._is_closed
 
     def _adopt(self) -> None:
         """Take over the spools of processes that are gone."""
-        if not self._is_adoption_wanted:
+        now_s = time.monotonic()
+        if not self._is_adoption_wanted and now_s < self._adopt_again_s:
             return
-        known = {spool.path for spool in self._spools()}
-        found = [path for path in sorted(self._folder.glob("*.spool")) if path not in known]
-        adopted = [spool for path in found if (spool := adopt_spool(path)) is not None]
+        self._adopt_again_s = now_s + _ADOPTION_INTERVAL_S
+        self._spools.adopt()
         with self._changed:
-            if not self._is_closed:
-                self._adopted += adopted
-                adopted = []
             self._is_adoption_wanted = False
             self._changed.notify_all()
-        for spool in adopted:
-            spool.close()
 
     def _next_batch(self) -> _Batch | None:
-        for spool in self._spools():
+        for spool in self._spools.held():
             entries = spool.take(max_count=self._batch_size, max_bytes=_BATCH_BYTES)
             if entries:
                 # A score goes alone.
@@ -327,38 +321,44 @@ class DeliveryProcessor(SpanProcessor):
         entries = [entry for entry, _ in batch.entries]
         if answer.outcome == "taken":
             self._batch_size = min(self._batch_size * 2, _BATCH_SIZE)
+            self._unfit_count = 0
             if self._state.outcome != "delivered":
                 with guarded("project"):
                     self._on_delivered()
             self._remove(batch.spool, entries, delivered=True)
             return None
-        if answer.outcome == "unfit":
-            if len(entries) > 1:
-                self._batch_size = len(entries) // 2
-                return None
-            self._keep_refused(batch)
+        if answer.outcome == "unfit" and len(entries) > 1:
+            self._batch_size = len(entries) // 2
+            return None
+        if answer.is_too_large and _shorten(batch):
+            return None
+        if answer.outcome == "unfit" and self._unfit_count < _MAX_UNFIT_IN_A_ROW:
+            self._unfit_count += 1
+            [(entry, payload)] = batch.entries
+            self._spools.refuse(entry, payload)
             self._remove(batch.spool, entries, delivered=False)
             self._tell("rejected", f"one entry was refused and is kept aside: {answer.reason}")
             return None
+        return self._hold_back(answer)
+
+    def _hold_back(self, answer: Answer) -> float:
+        is_away, reason = answer.outcome == "away", answer.reason
+        if answer.retry_after_s:
+            self._not_before_s = time.monotonic() + answer.retry_after_s
+            until = datetime.now(UTC) + timedelta(seconds=answer.retry_after_s)
+            reason = f"{reason} and asked to wait until {until:%H:%M:%S} UTC"
         self._failure_count += 1
-        self._tell("buffering" if answer.outcome == "away" else "rejected", answer.reason)
-        return answer.retry_after_s or (0.0 if answer.outcome == "away" else _LAST_RETRY_S)
+        self._unfit_count = 0  # the next one that is refused is looked at by itself
+        self._tell("buffering" if is_away else "rejected", reason)
+        return answer.retry_after_s or (0.0 if is_away else _LAST_RETRY_S)
 
     def _remove(self, spool: Spool, entries: list[Entry], *, delivered: bool) -> None:
         spool.accept(entries)
         if delivered:
             self._tell("delivered", "", delivered_count=len(entries))
+        self._spools.drop_empty(spool)
         with self._changed:
-            if spool in self._adopted and not spool.pending_count:
-                self._adopted.remove(spool)
-                spool.close()
             self._changed.notify_all()
-
-    def _keep_refused(self, batch: _Batch) -> None:
-        if self._refused is None:
-            self._refused = Spool.create(self._folder, suffix=REFUSED_SUFFIX)
-        [(entry, payload)] = batch.entries
-        self._refused.append(entry.kind, payload, key=entry.key)
 
     def _tell(
         self, outcome: Literal["delivered", "buffering", "rejected"], reason: str, *, delivered_count: int = 0
@@ -370,35 +370,18 @@ class DeliveryProcessor(SpanProcessor):
                 reason=reason,
                 since=known.since if known.outcome == outcome else time.time(),
                 delivered_count=known.delivered_count + delivered_count,
-                refused_count=self._refused.pending_count if self._refused is not None else 0,
             )
             self._changed.notify_all()
 
 
-def _create_spool(folder: Path) -> Spool:
-    try:
-        return Spool.create(folder)
-    except OSError as error:
-        refuge = Path(tempfile.gettempdir()) / f"research-kit-spool-{getpass.getuser()}" / folder.name
-        spool = Spool.create(refuge)
-        spool.fault = (
-            f"cannot write {str(folder)!r}: {error.strerror}; what ends is kept in {str(refuge)!r} until "
-            "it is delivered. Correct its permissions, or set RESEARCH_KIT_DATA_DIR"
-        )
-        return spool
-
-
-def adopt_spool(path: Path) -> Spool | None:
-    """Take over a spool whose process is gone, with its open roots closed as errors; None while it lives."""
-    heard_of_ns = path.stat().st_mtime_ns if path.exists() else time.time_ns()
-    spool = Spool.adopt(path)
-    if spool is not None:
-        for key, payload in spool.open_roots.items():
-            spool.append(Kind.SPAN, as_died(payload, heard_of_ns), key=key)
-        if not spool.pending_count:
-            spool.close()
-            return None
-    return spool
+def _shorten(batch: _Batch) -> bool:
+    """Let a single span be sent with its long texts cut; its file keeps them until it is taken."""
+    [(entry, payload)] = batch.entries
+    shorter = shortened(payload) if entry.kind is Kind.SPAN else None
+    if shorter is None or len(shorter) >= len(payload):
+        return False
+    entry.payload = shorter
+    return True
 
 
 def deliver_spools(
@@ -413,11 +396,13 @@ def deliver_spools(
         includes_refused: Try again also what the server had refused for its content.
     """
     if includes_refused:
-        for path in folder.glob(f"*{REFUSED_SUFFIX}"):
-            spool = Spool.adopt(path)
-            if spool is not None:  # else its kernel lives, and writes to it
-                path.rename(path.with_suffix(".spool"))
-                spool.close()
+        for path in spool_paths(folder, REFUSED_SUFFIX):
+            # One that cannot be taken over belongs to a kernel that lives, or to somebody else.
+            with suppress(OSError):
+                spool = Spool.adopt(path)
+                if spool is not None:
+                    path.rename(path.with_suffix(".spool"))
+                    spool.close()
     processor = DeliveryProcessor(get_backend, folder, should_export=lambda _: False)
     processor.force_flush(int(timeout_s * 1000))
     state = processor.state

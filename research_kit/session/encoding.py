@@ -6,6 +6,9 @@ translation from OpenTelemetry's spans, before which nothing leaves the process;
 
 from __future__ import annotations
 
+import json
+import re
+
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span as SpanProto
 from opentelemetry.proto.trace.v1.trace_pb2 import Status
@@ -16,10 +19,17 @@ from research_kit.session.span_attributes import span_attributes
 from research_kit.session.span_proto import Masker, bare_span, encode_attributes, encode_export
 from research_kit.session.spool import SpoolKey
 
-__all__ = ["as_died", "encode_span", "span_key"]
+__all__ = ["as_died", "encode_span", "shortened", "span_key"]
 
 DIED = "kernel died"
+# What is left of a text that makes a span too large for the server.
+_LONGEST_TEXT = 100_000
+_CUT = "langfuse.observation.metadata.cut"
+_MESSAGE = "langfuse.observation.status_message"
+_ERROR_KIND = re.compile(r"[A-Z]\w*(?:Error|Exception|Exit|Interrupt|Warning)\b|cancelled$|interrupted$")
 _IO_PREFIXES = (
+    "embedding.embeddings.",
+    "embedding.text",
     "gen_ai.completion",
     "gen_ai.input.messages",
     "gen_ai.output.messages",
@@ -36,6 +46,9 @@ _IO_PREFIXES = (
     "llm.output_messages",
     "llm.prompts",
     "output.value",
+    "prompts",
+    "reranker.",
+    "retrieval.documents",
     "traceloop.entity.input",
     "traceloop.entity.output",
 )
@@ -77,12 +90,37 @@ def as_died(payload: bytes, end_time_ns: int) -> bytes:
     return content
 
 
+def shortened(payload: bytes) -> bytes | None:
+    """Return a span with its long texts cut, for a server that takes no larger one; None without any."""
+    request = ExportTraceServiceRequest.FromString(payload)
+    span, cut = _only_span(request), []
+    for attribute in span.attributes:
+        text = attribute.value.string_value
+        if len(text) > _LONGEST_TEXT:
+            attribute.value.string_value = json.dumps(f"{text[:_LONGEST_TEXT]}…", ensure_ascii=False)
+            cut.append(f"{attribute.key.rpartition('.')[2]} of {len(text)} characters")
+    if not cut:
+        return None
+    span.attributes.add(key=_CUT).value.string_value = json.dumps(", ".join(cut), ensure_ascii=False)
+    content: bytes = request.SerializeToString()
+    return content
+
+
 def _encode(span: ReadableSpan, mask: Masker) -> bytes:
     bare, attributes = bare_span(span, mask), span_attributes(span)
     if not captures_io():
         attributes = {key: value for key, value in attributes.items() if not key.startswith(_IO_PREFIXES)}
+        if _MESSAGE in attributes:
+            attributes[_MESSAGE] = _kind_of(str(attributes[_MESSAGE]))
+        bare.status.message = _kind_of(bare.status.message)
         del bare.events[:]
-    return encode_export(span, [bare.SerializeToString(), *encode_attributes(attributes, mask)])
+    return encode_export(span, [bare.SerializeToString(), *encode_attributes(attributes, mask)], mask)
+
+
+def _kind_of(message: str) -> str:
+    """Return what kind of error a message tells; what it says beyond that may quote inputs or outputs."""
+    known = _ERROR_KIND.match(message)
+    return known.group() if known else ""
 
 
 def _only_span(request: ExportTraceServiceRequest) -> SpanProto:

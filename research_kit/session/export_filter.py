@@ -12,24 +12,39 @@ import sys
 from langfuse.span_filter import is_default_export_span
 from opentelemetry.sdk.trace import ReadableSpan
 
-__all__ = ["MCP_SCOPE", "should_export_span"]
+__all__ = ["MCP_SCOPE", "REPETITION", "repeats_its_parent", "should_export_span"]
 
 MCP_SCOPE = "mcp-python-sdk"
 # A library's own scope, whose spans know no inputs and outputs: the instrumentor whose spans do.
 _ALSO_INSTRUMENTED = {
     "com.anthropic.sdk.python": ("openinference.instrumentation.anthropic", "AnthropicInstrumentor")
 }
+# Libraries that call others which may be observed too; both would count the same tokens.
+_OUTER_SCOPES = frozenset({"openinference.instrumentation.litellm"})
+_INNER_SCOPES = frozenset({"openinference.instrumentation.anthropic", "openinference.instrumentation.openai"})
+# On a span that tells once more what its parent tells.
+REPETITION = "research_kit.repetition"
 _MCP_METHODS = frozenset({"tools/call", "resources/read", "prompts/get"})
 
 
 def should_export_span(span: ReadableSpan) -> bool:
     """Say whether ``span`` belongs into a trace: Langfuse's choice, and both sides of MCP calls."""
     scope = span.instrumentation_scope
+    if scope is not None and scope.name in _INNER_SCOPES and REPETITION in (span.attributes or {}):
+        return False
     if scope is not None and scope.name in _ALSO_INSTRUMENTED and _is_instrumented(scope.name):
         return False
     if scope is not None and scope.name == MCP_SCOPE:
         return (span.attributes or {}).get("mcp.method.name") in _MCP_METHODS
     return is_default_export_span(span)
+
+
+def repeats_its_parent(span: ReadableSpan, parent: ReadableSpan) -> bool:
+    """Say whether ``span`` is the call of a provider's library that its parent, of another library, makes."""
+    scope, parent_scope = span.instrumentation_scope, parent.instrumentation_scope
+    if scope is None or parent_scope is None or scope.name not in _INNER_SCOPES:
+        return False
+    return parent_scope.name in _OUTER_SCOPES
 
 
 def _is_instrumented(scope_name: str) -> bool:

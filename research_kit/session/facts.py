@@ -19,14 +19,15 @@ from pathlib import Path
 
 from research_kit.session.identity import MAX_ID_LENGTH
 
-__all__ = ["find_git_facts", "notebook_path", "session_facts", "start_finding_commit"]
+__all__ = ["find_git_facts", "note_notebook", "notebook_path", "session_facts", "start_finding_commit"]
 
-_PACKAGES = ("research-kit", "dspy", "langfuse", "mcp")
+_PACKAGES = ("research-kit", "dspy", "langfuse", "mcp", "ipykernel", "numpy", "pandas")
 _GIT_TIMEOUT_S = 5.0
 
 _lock = threading.Lock()
 _git_facts: dict[str, str] = {}
 _is_git_asked = False
+_told_by_front_end = ""
 
 
 def session_facts() -> Mapping[str, str]:
@@ -36,10 +37,21 @@ def session_facts() -> Mapping[str, str]:
 
 
 def notebook_path() -> str | None:
-    """Return the notebook's path from ``RESEARCH_KIT_NOTEBOOK``, else from Jupyter; None when unknown."""
-    path = (os.environ.get("RESEARCH_KIT_NOTEBOOK") or os.environ.get("JPY_SESSION_NAME") or "").strip()
+    """Return the notebook's path from ``RESEARCH_KIT_NOTEBOOK``, else from the front end or Jupyter's server.
+
+    Returns:
+        None when nobody tells it; of a path longer than 200 characters the end.
+    """
+    told = (os.environ.get("RESEARCH_KIT_NOTEBOOK"), _told_by_front_end, os.environ.get("JPY_SESSION_NAME"))
+    path = next((text.strip() for text in told if text and text.strip()), "")
     # The end of a long path tells more than its beginning.
     return path[-MAX_ID_LENGTH:] or None
+
+
+def note_notebook(path: object) -> None:
+    """Take note of the path that a front end tells the kernel, as VS Code does."""
+    global _told_by_front_end
+    _told_by_front_end = path if isinstance(path, str) else ""
 
 
 def start_finding_commit() -> None:

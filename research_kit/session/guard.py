@@ -10,7 +10,7 @@ import logging
 from threading import Lock
 from types import TracebackType
 
-from research_kit.config import load_settings
+from research_kit.config import is_telemetry_strict
 
 __all__ = ["guarded", "take_telemetry_faults"]
 
@@ -43,7 +43,7 @@ class guarded:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool:
         """Keep ``error`` when it is one that telemetry can cause; interrupts go on."""
-        if not isinstance(error, Exception) or load_settings().strict_telemetry:
+        if not isinstance(error, Exception) or is_telemetry_strict():
             return False
         with _lock:
             is_new = self._where not in _faults

@@ -16,7 +16,15 @@ from dataclasses import dataclass, field
 from research_kit.config import Settings
 from research_kit.errors import ConfigError
 
-__all__ = ["MAX_ID_LENGTH", "Identity", "as_tags", "default_user_id", "new_session_id", "validate_session_id"]
+__all__ = [
+    "MAX_ID_LENGTH",
+    "Identity",
+    "as_metadata",
+    "as_tags",
+    "default_user_id",
+    "new_session_id",
+    "validate_session_id",
+]
 
 MAX_ID_LENGTH = 200
 _MAX_ENVIRONMENT_LENGTH = 40
@@ -76,7 +84,11 @@ def validate_session_id(session_id: str) -> str:
     Raises:
         ConfigError: When it is empty, longer than 200 characters or not ASCII.
     """
-    if not isinstance(session_id, str) or not session_id.strip():
+    if not isinstance(session_id, str):
+        raise ConfigError(
+            f"The session id {session_id!r} is of type {type(session_id).__name__}. Give a text."
+        )
+    if not session_id.strip():
         raise ConfigError(
             f"The session id {session_id!r} is empty. Give a text of 1 to {MAX_ID_LENGTH} characters."
         )
@@ -98,14 +110,38 @@ def as_tags(tags: Iterable[str]) -> tuple[str, ...]:
     """
     if isinstance(tags, str):
         raise ConfigError(f"The tags are the single text {tags!r}. Give a list of texts: [{tags!r}].")
-    return tuple(tags)
+    if not isinstance(tags, Iterable):
+        raise ConfigError(f"The tags are {tags!r}, of type {type(tags).__name__}. Give a list of texts.")
+    return tuple(dict.fromkeys(tags))
+
+
+def as_metadata(metadata: Mapping[str, str]) -> dict[str, str]:
+    """Return metadata as it is stored.
+
+    Raises:
+        ConfigError: When it is no mapping.
+    """
+    if not isinstance(metadata, Mapping):
+        raise ConfigError(
+            f"The metadata is of type {type(metadata).__name__}. Give a dict: {{'experiment': 'second'}}."
+        )
+    return dict(metadata)
 
 
 def _check_text(what: str, text: str | None) -> None:
     if text is not None:
         if not isinstance(text, str):
             raise ConfigError(f"The {what} {text!r} is of type {type(text).__name__}. Give a text.")
+        if not text.isprintable() and (wrong := _unsendable(text)):
+            raise ConfigError(
+                f"The {what} {_short(text)} contains {wrong!r}, which no server takes. Leave it out."
+            )
         _check_length(what, text)
+
+
+def _unsendable(text: str) -> str:
+    """Return the first zero byte or half of a surrogate pair in ``text``; empty without one."""
+    return next((letter for letter in text if letter == "\0" or "\ud800" <= letter <= "\udfff"), "")
 
 
 def _check_length(what: str, text: str) -> None:
@@ -123,6 +159,8 @@ def _check_tags(tags: Iterable[str]) -> None:
 
 def _check_metadata(metadata: Mapping[str, str]) -> None:
     for key, value in metadata.items():
+        if not key:
+            raise ConfigError(f"A metadata key is {key!r}. Give each value a name.")
         _check_text("metadata key", key)
         _check_text(f"metadata value of {key!r}", value)
 

@@ -16,10 +16,13 @@ from typing import TYPE_CHECKING
 from research_kit.config import is_tracing_enabled, load_settings
 from research_kit.errors import ResearchKitError
 from research_kit.session.backend import Backend, fetch_project_id, resolve_backend
+from research_kit.session.children import find_inheritance, pass_on
 from research_kit.session.environment_file import read_environment_file
+from research_kit.session.facts import start_finding_commit
 from research_kit.session.guard import guarded, take_telemetry_faults
 from research_kit.session.identity import (
     Identity,
+    as_metadata,
     as_tags,
     default_user_id,
     new_session_id,
@@ -71,7 +74,17 @@ class KernelSession:
         self._is_enabled = True
         self._mask: CurrentMask | None = None
         self._cells: CellTraces | None = None
+        self._since = datetime.now(UTC)
         self.resumed_session_id: str | None = None
+        with guarded("child process"):
+            self._inherit()
+
+    def _inherit(self) -> None:
+        inherited = find_inheritance()
+        if inherited is not None:
+            if inherited.mask_patterns:
+                self.set_mask(inherited.mask_patterns)
+            self.set_identity(inherited.identity)
 
     @property
     def identity(self) -> Identity | None:
@@ -82,6 +95,11 @@ class KernelSession:
     def telemetry(self) -> Telemetry | None:
         """The running telemetry; None before the first observed thing and while nothing is bound."""
         return self._telemetry if self._identity is not None else None
+
+    @property
+    def running_telemetry(self) -> Telemetry | None:
+        """The telemetry that delivers, also while nothing is bound any more."""
+        return self._telemetry
 
     @property
     def backend(self) -> Backend | None:
@@ -98,13 +116,18 @@ class KernelSession:
 
     def refresh_enabled(self) -> None:
         """Ask the environment again whether telemetry is wanted."""
-        self._is_enabled = is_tracing_enabled()
+        is_enabled = is_tracing_enabled()
+        if is_enabled is not self._is_enabled:
+            self._is_enabled, self._since = is_enabled, datetime.now(UTC)
 
     def set_identity(self, identity: Identity | None) -> None:
         """Bind ``identity``; new traces carry it at once, open ones keep theirs."""
         with self._lock:
             self.refresh_enabled()
+            if (identity is None) is not (self._identity is None):
+                self._since = datetime.now(UTC)
             self._identity = identity
+            pass_on(identity, () if self._mask is None else self._mask.patterns)
             self._stamp = {}
             if self._telemetry is not None and identity is not None:
                 self._stamp = _stamp_of(identity)
@@ -150,11 +173,10 @@ class KernelSession:
         """Say how things stand, from what is known already; asks no server."""
         identity, settings = self._identity, load_settings()
         if identity is None:
-            return SessionStatus(
-                state="disabled", reason="no session is bound; research_kit.bind() binds one"
-            )
+            reason = "no session is bound; research_kit.bind() binds one"
+            return self._disabled(reason)
         if not settings.is_tracing_enabled:
-            return SessionStatus(state="disabled", reason="LANGFUSE_TRACING_ENABLED is false")
+            return self._disabled("LANGFUSE_TRACING_ENABLED is false")
         known = SessionStatus(
             state="connected" if settings.public_key else "local",
             session_id=identity.session_id,
@@ -162,6 +184,7 @@ class KernelSession:
             base_url=settings.base_url if settings.public_key else None,
             reason=self._activation_fault or settings.data_dir_notice,
             faults=tuple(take_telemetry_faults().items()),
+            since=self._since,
         )
         if self._telemetry is None or self._backend is None:
             return replace(known, state="buffering") if self._activation_fault else known
@@ -185,6 +208,8 @@ class KernelSession:
         try:
             # Importing langfuse runs the import hook, which would begin again here.
             self._is_starting = True
+            # Git answers while the libraries are imported.
+            start_finding_commit()
             from research_kit.session.cell_trace import start_cell_traces
             from research_kit.session.current_mask import CurrentMask
             from research_kit.session.telemetry import start_telemetry
@@ -198,8 +223,10 @@ class KernelSession:
                 on_delivered=self.find_project,
                 mask=self._mask or CurrentMask(),
             )
-        except ResearchKitError as error:
-            self._activation_fault = str(error)
+        except Exception as error:
+            is_ours = isinstance(error, ResearchKitError)
+            kind = "" if is_ours else f"tracing cannot be switched on: {type(error).__name__}: "
+            self._activation_fault = f"{kind}{error}"
             self._retry_at_s = time.monotonic() + _RETRY_S
             raise
         finally:
@@ -227,8 +254,13 @@ class KernelSession:
             delivered_count=delivery.delivered_count,
             lost_count=delivery.lost_count,
             refused_count=delivery.refused_count,
-            since=None if delivery.since is None else datetime.fromtimestamp(delivery.since, UTC),
+            since=known.since if delivery.since is None else datetime.fromtimestamp(delivery.since, UTC),
         )
+
+    def _disabled(self, reason: str) -> SessionStatus:
+        # What ended before may still wait.
+        waiting_count = self._telemetry.delivery.state.pending_count if self._telemetry is not None else 0
+        return SessionStatus(state="disabled", reason=reason, since=self._since, pending_count=waiting_count)
 
 
 def _stamp_of(identity: Identity) -> Stamp:
@@ -252,6 +284,8 @@ def bind(
     tags: Iterable[str] | None = None,
     metadata: Mapping[str, str] | None = None,
     mask: Mask | None = None,
+    environment: str | None = None,
+    release: str | None = None,
 ) -> SessionStatus:
     """Bind this kernel to a Langfuse session; without arguments, keep the session that is bound already.
 
@@ -263,6 +297,8 @@ def bind(
         metadata: Metadata of every trace of the session.
         mask: Regular expressions, or a function from text to text: what it matches or changes is never
             recorded, besides the secrets that are always taken out.
+        environment: Langfuse environment of every trace; by default ``LANGFUSE_TRACING_ENVIRONMENT``.
+        release: Release of your own code; by default ``LANGFUSE_RELEASE``.
 
     Returns:
         The status after binding.
@@ -289,7 +325,9 @@ def bind(
             session_id=bound.session_id if session_id is None else session_id,
             user_id=bound.user_id if user_id is None else user_id,
             tags=bound.tags if tags is None else as_tags(tags),
-            metadata=bound.metadata if metadata is None else dict(metadata),
+            metadata=bound.metadata if metadata is None else as_metadata(metadata),
+            environment=bound.environment if environment is None else environment,
+            release=bound.release if release is None else release,
         )
     )
     return _current.status()
@@ -320,12 +358,9 @@ def activate() -> bool:
 
     A backend that cannot be used leaves tracing off, with the reason in `status`.
     """
-    try:
+    with guarded("activation"):
         return _current.activate() is not None
-    except ResearchKitError:
-        with guarded("activation"):
-            raise
-        return False
+    return False
 
 
 def status() -> SessionStatus:
@@ -347,8 +382,8 @@ def current_user_id() -> str | None:
 
 def flush(timeout_s: float = 10.0) -> bool:
     """Send what has ended; False when something is left after ``timeout_s`` seconds."""
-    telemetry = _current.telemetry
-    return telemetry is None or telemetry.delivery.force_flush(int(timeout_s * 1000))
+    telemetry = _current.running_telemetry
+    return telemetry is None or telemetry.flush(timeout_s)
 
 
 def mark_open(span: Span) -> None:

@@ -68,7 +68,7 @@ def _split(text: str) -> list[str]:
 def _compiled(pattern: str) -> re.Pattern[str]:
     try:
         return re.compile(pattern)
-    except re.error as error:
+    except (re.error, TypeError) as error:
         raise ConfigError(
             f"The masking pattern {pattern!r} is not a regular expression: {error}. Correct it in "
             f"{PATTERNS_VARIABLE} or in bind(mask=...); re.escape() turns a fixed text into a pattern."

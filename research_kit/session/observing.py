@@ -15,24 +15,41 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from types import TracebackType
 from typing import Any, TypeVar
 
+from research_kit.errors import ConfigError
 from research_kit.session import kernel
 
 __all__ = ["NullObservation", "trace_span"]
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
+_TYPES = frozenset(
+    {"agent", "chain", "embedding", "evaluator", "generation", "guardrail", "retriever", "span", "tool"}
+)
 _CANCELLATIONS = (asyncio.CancelledError, KeyboardInterrupt)
 
 
 class NullObservation:
-    """Stands in for an observation while nothing is traced; takes every call and does nothing."""
+    """Stands in for an observation while nothing is traced; takes every call of one and does nothing."""
 
+    id: str | None = None
     trace_id: str | None = None
 
     def update(self, **_: Any) -> NullObservation:
         """Do nothing."""
         return self
 
+    create_event = end = set_trace_as_public = update
+    start_observation = start_as_current_observation = update
+
     def score(self, **_: Any) -> None:
+        """Do nothing."""
+
+    score_trace = score
+
+    def __enter__(self) -> NullObservation:
+        """Do nothing."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
         """Do nothing."""
 
 
@@ -44,20 +61,25 @@ _session = kernel.kernel_session()
 class trace_span:
     """Observe a block, or each call of a function, as one observation.
 
-    As a context manager it yields Langfuse's observation, with ``update()`` and ``score()``, or a stand-in
-    while nothing is traced. As a decorator it takes functions, async functions, generators and async
-    generators; an observation lasts until the call is over, for generators until they are exhausted or
-    closed.
+    As a context manager, with ``with`` or ``async with``, it yields Langfuse's observation, with ``update()``
+    and ``score()``, or a stand-in while nothing is traced. As a decorator it takes functions, async
+    functions, generators and async generators; an observation lasts until the call is over, for generators
+    until they are exhausted or closed.
 
     Args:
         name: Name of the observation.
         as_type: Its Langfuse type: ``span``, ``agent``, ``tool``, ``chain``, ``retriever``, ...
         attributes: What `Langfuse.start_as_current_observation` takes: ``input``, ``metadata``, ...
+
+    Raises:
+        ConfigError: When the name is empty, or the type is none of Langfuse's.
     """
 
     __slots__ = ("_as_type", "_attributes", "_entered", "_name")
 
     def __init__(self, name: str, *, as_type: str = "span", **attributes: Any) -> None:
+        if as_type not in _TYPES or not name or not isinstance(name, str):
+            raise _refusal(name, as_type)
         self._name, self._as_type, self._attributes = name, as_type, attributes
         # A stack, because a decorator or a reused object may be entered again before it was left.
         self._entered: list[tuple[AbstractContextManager[Any], Any]] | None = None
@@ -94,6 +116,16 @@ class trace_span:
                 observation.update(level="WARNING", status_message="cancelled")
             block.__exit__(kind, error, trace)
 
+    async def __aenter__(self) -> Any:
+        """Begin the observation and return it."""
+        return self.__enter__()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """End the observation; an error inside is noted and goes on."""
+        self.__exit__(kind, error, trace)
+
     def __call__(self, function: _Function) -> _Function:
         """Return ``function`` so that each call is observed."""
         observed: Any
@@ -106,6 +138,15 @@ class trace_span:
         else:
             observed = _observed_function(function, self._again)
         return functools.wraps(function)(observed)  # type: ignore[return-value]
+
+
+def _refusal(name: str, as_type: str) -> ConfigError:
+    if as_type in _TYPES:
+        return ConfigError(f"The name of the observation is {name!r}. Give it a text, such as 'clean data'.")
+    return ConfigError(
+        f"The observation {name!r} has the type {as_type!r}, which Langfuse does not know. "
+        f"Use one of: {', '.join(sorted(_TYPES))}."
+    )
 
 
 _Open = Callable[[], AbstractContextManager[Any]]

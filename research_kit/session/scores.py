@@ -7,6 +7,7 @@ refuses and its client then drops.
 from __future__ import annotations
 
 import json
+import math
 import uuid
 from collections.abc import Callable
 from typing import Any
@@ -16,7 +17,7 @@ import httpx
 from research_kit.errors import ConfigError
 from research_kit.session import kernel
 
-__all__ = ["ScoreTransport", "score"]
+__all__ = ["ScoreTransport", "score", "score_payload"]
 
 _PATH = "/api/public/scores"
 
@@ -48,7 +49,7 @@ class ScoreTransport(httpx.BaseTransport):
     def _keep(self, score: dict[str, Any]) -> str:
         # With an id of its own a score that is sent twice is one score.
         score = {**score, "id": score.get("id") or str(uuid.uuid4())}
-        self._add_score(json.dumps(score).encode())
+        self._add_score(_encode(score))
         return str(score["id"])
 
 
@@ -80,7 +81,7 @@ def score(
     """
     if trace_id is None and session_id is None:
         session_id = kernel.current_session_id()
-    payload = _score_payload(
+    payload = score_payload(
         name,
         value,
         target={"traceId": trace_id, "observationId": observation_id, "sessionId": session_id},
@@ -94,7 +95,25 @@ def score(
         telemetry.delivery.add_score(payload)
 
 
-def _score_payload(
+def _plain_value(name: str, value: Any) -> float | str | bool:
+    # NumPy's and pandas' own numbers, which the mean of a column is.
+    value = (
+        value.item() if callable(getattr(value, "item", None)) and not getattr(value, "shape", ()) else value
+    )
+    if not isinstance(value, int | float | str):
+        raise ConfigError(
+            f"The value of the score {name!r} is {value!r}, of type {type(value).__name__}. Give a number, a "
+            "text, True or False."
+        )
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ConfigError(
+            f"The value of the score {name!r} is {value!r}, which no server takes. Give a finite number, or "
+            "leave the score out."
+        )
+    return value
+
+
+def score_payload(
     name: str,
     value: float | str | bool,
     *,
@@ -102,13 +121,14 @@ def _score_payload(
     comment: str | None,
     score_id: str | None,
 ) -> bytes:
-    if not name.strip():
+    """Return a score as the server takes it.
+
+    Raises:
+        ConfigError: When the name is empty, the value is none that a score can have, or there is no target.
+    """
+    if not isinstance(name, str) or not name.strip():
         raise ConfigError(f"The name of the score is {name!r}. Give it a name, such as 'helpful'.")
-    if not isinstance(value, int | float | str):
-        raise ConfigError(
-            f"The value of the score {name!r} is {value!r}, of type {type(value).__name__}. Give a number, a "
-            "text, True or False."
-        )
+    value = _plain_value(name, value)
     found = {key: text for key, text in target.items() if text}
     if not found:
         raise ConfigError(
@@ -123,4 +143,9 @@ def _score_payload(
         "dataType": data_type,
         **found,
     }
-    return json.dumps(score if comment is None else {**score, "comment": comment}).encode()
+    return _encode(score if comment is None else {**score, "comment": comment})
+
+
+def _encode(score: dict[str, Any]) -> bytes:
+    # Half of a surrogate pair becomes a question mark; no protocol takes it.
+    return json.dumps(score, ensure_ascii=False).encode("utf-8", "replace")

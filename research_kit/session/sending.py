@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Literal
 
 import httpx
 
+from research_kit.config import load_settings
 from research_kit.errors import ResearchKitError
 from research_kit.session.backend import Backend, refusal
 from research_kit.session.connecting import open_client
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Answer", "Sender"]
 
-REQUEST_TIMEOUT_S = 10.0
 _MAX_RETRY_AFTER_S = 300.0
 _WRONG_KEYS = frozenset({401, 403, 404})
 _WRONG_CONTENT = frozenset({400, 413, 415, 422})
@@ -40,11 +40,13 @@ class Answer:
             (this content, whatever the keys).
         reason: Why it was not taken.
         retry_after_s: When the server asks to come back; None when it does not say.
+        is_too_large: Whether less at once, or a shorter text, might be taken.
     """
 
     outcome: Literal["taken", "away", "refused", "unfit"]
     reason: str = ""
     retry_after_s: float | None = None
+    is_too_large: bool = False
 
 
 class Sender:
@@ -84,7 +86,7 @@ class Sender:
         if self._client is None or backend.base_url != self._base_url:
             self.close()
             self._base_url = backend.base_url
-            self._client = open_client(backend.base_url, timeout_s=REQUEST_TIMEOUT_S)
+            self._client = open_client(backend.base_url, timeout_s=load_settings().request_timeout_s)
         return self._client
 
 
@@ -103,16 +105,18 @@ def _post_spans(client: httpx.Client, backend: Backend, body: bytes) -> httpx.Re
 
 def _post_score(client: httpx.Client, backend: Backend, body: bytes) -> httpx.Response:
     address, auth = f"{backend.base_url}/api/public/scores", (backend.public_key, backend.secret_key)
-    score = json.loads(body)
-    answer = client.post(address, json=score, auth=auth)
+    headers = {"content-type": "application/json"}
+    answer = client.post(address, content=body, auth=auth, headers=headers)
     # Servers of version 4.16 take one object, later ones a list.
     if answer.status_code == 400 and "expected array" in answer.text.lower():
-        answer = client.post(address, json=[score], auth=auth)
+        answer = client.post(address, content=b"[" + body + b"]", auth=auth, headers=headers)
     return answer
 
 
 def _judge(backend: Backend, answer: httpx.Response) -> Answer:
     if answer.is_success:
+        if _rejected_count(answer):
+            return Answer(outcome="unfit", reason=f"{backend.base_url} took only a part of what was sent")
         if _is_json(answer):
             return Answer(outcome="taken")
         # A login page or a proxy says 200 to everything; believing it would lose the batch.
@@ -120,9 +124,18 @@ def _judge(backend: Backend, answer: httpx.Response) -> Answer:
     if answer.status_code in _WRONG_KEYS:
         return Answer(outcome="refused", reason=refusal(backend, answer.status_code))
     if answer.status_code in _WRONG_CONTENT:
-        return Answer(outcome="unfit", reason=refusal(backend, answer.status_code))
+        is_too_large = answer.status_code == httpx.codes.REQUEST_ENTITY_TOO_LARGE
+        return Answer(outcome="unfit", reason=refusal(backend, answer.status_code), is_too_large=is_too_large)
     reason = f"{backend.base_url} answered {answer.status_code}"
     return Answer(outcome="away", reason=reason, retry_after_s=_retry_after_s(answer))
+
+
+def _rejected_count(answer: httpx.Response) -> int:
+    """Return how many spans the server says it did not take, as the protocol lets it say with status 200."""
+    try:
+        return int(json.loads(answer.content)["partialSuccess"]["rejectedSpans"])
+    except (ValueError, LookupError, TypeError):
+        return 0
 
 
 def _is_json(answer: httpx.Response) -> bool:

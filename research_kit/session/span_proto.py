@@ -32,14 +32,15 @@ _MAX_REMEMBERED_LENGTH = 256
 _REMEMBERED_COUNT = 2048
 
 
-def encode_export(span: ReadableSpan, parts: Sequence[bytes]) -> bytes:
+def encode_export(span: ReadableSpan, parts: Sequence[bytes], mask: Masker) -> bytes:
     """Return an export request that holds one span alone.
 
     Args:
         span: Where its resource and scope are taken from.
         parts: The span itself, encoded.
+        mask: Takes secrets out of what resource and scope say.
     """
-    resource_part, scope_part = _envelope(_Same(span.resource), _Same(span.instrumentation_scope))
+    resource_part, scope_part = _envelope(_Same(span.resource), _Same(span.instrumentation_scope), mask)
     content = b"".join(parts)
     scope_head = scope_part + _head(ScopeSpans.SPANS_FIELD_NUMBER, len(content))
     scope_bytes = len(scope_head) + len(content)
@@ -108,13 +109,16 @@ class _Same:
 
 
 @lru_cache(maxsize=64)
-def _envelope(resource: _Same, scope: _Same) -> tuple[bytes, bytes]:
+def _envelope(resource: _Same, scope: _Same, mask: Masker) -> tuple[bytes, bytes]:
     """Return what comes before the span: in its resource, and in its scope."""
     context = SpanContext(trace_id=1, span_id=1, is_remote=False)
     bare = ReadableSpan(name="", context=context, resource=resource.value, instrumentation_scope=scope.value)
     resource_spans: ResourceSpans = encode_spans([bare]).resource_spans[0]
     scope_spans = resource_spans.scope_spans.pop()
     del scope_spans.spans[:]
+    for attribute in (*resource_spans.resource.attributes, *scope_spans.scope.attributes):
+        if attribute.value.HasField("string_value"):
+            attribute.value.string_value = mask(attribute.value.string_value)
     return resource_spans.SerializeToString(), scope_spans.SerializeToString()
 
 
@@ -157,7 +161,7 @@ def _flags(context: SpanContext | None) -> int:
 
 def _add_attributes(holder: Any, attributes: Mapping[str, Any] | None, mask: Masker) -> None:
     for key, value in (attributes or {}).items():
-        _set_value(holder.attributes.add(key=key).value, value, mask)
+        _set_value(holder.attributes.add(key=_remember_name(mask, key)).value, value, mask)
 
 
 def _set_value(target: AnyValue, value: Any, mask: Masker) -> None:
@@ -172,11 +176,11 @@ def _set_value(target: AnyValue, value: Any, mask: Masker) -> None:
         case float():
             target.double_value = value
         case bytes():
-            target.bytes_value = value
+            target.bytes_value = mask(value.decode("latin-1")).encode("latin-1", "replace")
         case Mapping():
             target.kvlist_value.SetInParent()
             for key, item in value.items():
-                _set_value(target.kvlist_value.values.add(key=str(key)).value, item, mask)
+                _set_value(target.kvlist_value.values.add(key=mask(str(key))).value, item, mask)
         case Sequence():
             target.array_value.SetInParent()
             for item in value:

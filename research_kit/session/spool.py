@@ -11,48 +11,36 @@ import os
 import struct
 import threading
 import uuid
-import zlib
 from collections import deque
-from collections.abc import Iterator
 from dataclasses import dataclass
-from enum import IntEnum
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO
 
 from filelock import FileLock, Timeout
+
+from research_kit.session.spool_file import (
+    HEAD_BYTES,
+    NO_KEY,
+    Kind,
+    NoFile,
+    SpoolKey,
+    encode_record,
+    open_private,
+    read_records,
+    write_all,
+)
 
 __all__ = ["DEFAULT_LIMIT_BYTES", "NO_KEY", "Entry", "Kind", "Spool", "SpoolKey"]
 
 DEFAULT_LIMIT_BYTES = 512 * 1024 * 1024
 
-_MAGIC = b"\xf1rk\x01"
-# magic, kind, trace id, span id, payload length, checksum of everything after the magic
-_HEAD = struct.Struct(">4sB16s8sII")
-_OFFSET = struct.Struct(">Q")
-_NO_KEY_BYTES = bytes(24)
+_NUMBER = struct.Struct(">Q")
+# What waits may take this part of the limit; the rest is for what was accepted and is still in the file.
+_WAITING_PART = 0.8
 # At the limit, oldest traces go until this part of it is left, so that it is not reached again at once.
-_KEPT_PART = 0.75
+_KEPT_PART = 0.6
 # So much is also kept in memory, because each reading would hold up the threads that are observed.
 _IN_MEMORY_BYTES = 4_000_000
-
-
-class Kind(IntEnum):
-    """What an entry is."""
-
-    SPAN = 1  # an ended span
-    OPEN = 2  # a root that was open when it was written; void once its SPAN follows
-    ACCEPTED = 3  # everything before the offset in the payload was accepted
-    SCORE = 4
-
-
-class SpoolKey(NamedTuple):
-    """Which span an entry is about."""
-
-    trace_id: bytes
-    span_id: bytes
-
-
-NO_KEY = SpoolKey(_NO_KEY_BYTES[:16], _NO_KEY_BYTES[16:])
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -80,10 +68,18 @@ class Spool:
     Args:
         path: The file.
         lock: The lock that says that the file has an owner; already held.
-        limit_bytes: When the waiting entries exceed it, the oldest traces are given up.
+        limit_bytes: How large the file may become; at the limit the oldest traces are given up.
+        has_file: False keeps everything in memory, where no file can be written.
     """
 
-    def __init__(self, path: Path, lock: FileLock, *, limit_bytes: int = DEFAULT_LIMIT_BYTES) -> None:
+    def __init__(
+        self,
+        path: Path,
+        lock: FileLock,
+        *,
+        limit_bytes: int = DEFAULT_LIMIT_BYTES,
+        has_file: bool = True,
+    ) -> None:
         self.path = path
         self.lost_count = 0
         self.fault = ""
@@ -95,8 +91,9 @@ class Spool:
         self._entries: deque[Entry] = deque()
         self._waiting_bytes = 0
         self._open: dict[SpoolKey, bytes] = {}
-        self._file = _open_private(path)
+        self._file: BinaryIO | NoFile = open_private(path) if has_file else NoFile()
         self._size = 0
+        self._rewrite_above_bytes = limit_bytes
 
     @classmethod
     def create(cls, folder: Path, *, suffix: str = ".spool", limit_bytes: int = DEFAULT_LIMIT_BYTES) -> Spool:
@@ -105,31 +102,58 @@ class Spool:
         Raises:
             OSError: When the folder cannot be written.
         """
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        # Folders above the last get the usual permissions from mkdir(parents=True), so they come first.
+        for place in (folder.parent.parent, folder.parent, folder):
+            place.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if folder.stat().st_mode & 0o077:
+            folder.chmod(0o700)
         path = folder / f"{uuid.uuid4().hex}{suffix}"
         lock = _file_lock(path)
         lock.acquire(timeout=0)
-        return cls(path, lock, limit_bytes=limit_bytes)
+        try:
+            return cls(path, lock, limit_bytes=limit_bytes)
+        except OSError:
+            lock.release()
+            raise
 
     @classmethod
-    def adopt(cls, path: Path) -> Spool | None:
-        """Take over the file of a process that is gone; None while its owner lives."""
+    def in_memory(cls, path: Path, *, limit_bytes: int = DEFAULT_LIMIT_BYTES) -> Spool:
+        """Begin one that is never on disk, because ``path`` cannot be written."""
+        return cls(path, _file_lock(path), limit_bytes=limit_bytes, has_file=False)
+
+    @classmethod
+    def adopt(cls, path: Path, *, limit_bytes: int = DEFAULT_LIMIT_BYTES) -> Spool | None:
+        """Take over the file of a process that is gone; None while its owner lives.
+
+        Raises:
+            OSError: When it cannot be read or written.
+        """
         lock = _file_lock(path)
         try:
             lock.acquire(timeout=0)
         except Timeout:
             return None
-        if not path.exists():  # another process has just delivered it
+        try:
+            path.with_suffix(".draft").unlink(missing_ok=True)
+            if path.exists():  # else another process has just delivered it
+                spool = cls(path, lock, limit_bytes=limit_bytes)
+                spool._recover()
+                return spool
+        except OSError:
             lock.release()
-            return None
-        spool = cls(path, lock)
-        spool._recover()
-        return spool
+            raise
+        lock.release()
+        return None
 
     @property
     def pending_count(self) -> int:
         """How many entries wait."""
         return len(self._entries)
+
+    @property
+    def waiting_bytes(self) -> int:
+        """How much room the waiting entries take."""
+        return self._waiting_bytes
 
     @property
     def open_roots(self) -> dict[SpoolKey, bytes]:
@@ -146,18 +170,19 @@ class Spool:
         with self._mutex:
             if self._is_closed:
                 return False
-            offset = self._write(kind, payload, key)
             if kind is Kind.OPEN:
                 self._open[key] = payload
+                self._write(kind, payload, key)
                 return True
-            self._open.pop(key, None)
-            is_kept = offset is None or self._waiting_bytes + len(payload) <= _IN_MEMORY_BYTES
-            kept = payload if is_kept else None
-            entry = Entry(kind=kind, key=key, offset=offset, payload_bytes=len(payload), payload=kept)
+            # Listed before it is written: an interrupt of the kernel in between then loses nothing.
+            entry = Entry(kind=kind, key=key, offset=None, payload_bytes=len(payload), payload=payload)
             self._entries.append(entry)
-            self._waiting_bytes += entry.payload_bytes
-            if self._waiting_bytes > self._limit_bytes:
-                self._give_up_oldest()
+            self._waiting_bytes += _room(entry)
+            entry.offset = self._write(kind, payload, key)
+            self._open.pop(key, None)
+            if entry.offset is not None and self._waiting_bytes > _IN_MEMORY_BYTES:
+                entry.payload = None
+            self._keep_limit()
             return True
 
     def take(self, *, max_count: int, max_bytes: int) -> list[tuple[Entry, bytes]]:
@@ -184,14 +209,21 @@ class Spool:
                 # Entries that were given up meanwhile are not at the front any more.
                 if self._entries and self._entries[0] is entry:
                     self._entries.popleft()
-                    self._waiting_bytes -= entry.payload_bytes
+                    self._waiting_bytes -= _room(entry)
             if not self._entries:
                 self._rewrite()
             else:
                 first = next((entry.offset for entry in self._entries if entry.offset is not None), None)
                 if first is not None:
-                    self._write(Kind.ACCEPTED, _OFFSET.pack(first), NO_KEY)
-            self._shrink()
+                    self._write(Kind.ACCEPTED, _NUMBER.pack(first), NO_KEY)
+            self._keep_limit()
+
+    def give_up(self, limit_bytes: int) -> None:
+        """Give up the oldest traces until what waits takes at most ``limit_bytes``."""
+        with self._mutex:
+            if not self._is_closed and self._waiting_bytes > limit_bytes:
+                self._give_up_oldest(limit_bytes)
+                self._rewrite()
 
     def close(self) -> None:
         """Give the file up: remove it when nothing is in it, else leave it to the next process."""
@@ -201,6 +233,8 @@ class Spool:
             self._is_closed = True
             is_empty = not self._entries and not self._open
             self._file.close()
+            if isinstance(self._file, NoFile):
+                return
             if is_empty:
                 self.path.unlink(missing_ok=True)
             self._file_lock.release()
@@ -209,9 +243,9 @@ class Spool:
 
     def _write(self, kind: Kind, payload: bytes, key: SpoolKey) -> int | None:
         """Append one record and return where its payload begins; None when it could not be written."""
-        record = _record(kind, payload, key)
+        record = encode_record(kind, payload, key)
         try:
-            _write_all(self._file, record)
+            write_all(self._file, record)
         except OSError as error:
             self._has_no_room = True
             self.fault = (
@@ -222,9 +256,9 @@ class Spool:
             return None
         if self._has_no_room:
             self._has_no_room, self.fault = False, ""
-        offset = self._size + _HEAD.size
-        self._size += len(record)
-        return offset
+        # Asked, not counted: an interrupt may have come between an earlier writing and its counting.
+        self._size = self._file.seek(0, os.SEEK_CUR)
+        return self._size - len(payload)
 
     def _cut_back(self) -> None:
         # A half-written record would only be skipped on recovery; the file is a little tidier without it.
@@ -240,22 +274,42 @@ class Spool:
         self._file.seek(entry.offset)
         return self._file.read(entry.payload_bytes)
 
-    def _give_up_oldest(self) -> None:
-        while self._entries and self._waiting_bytes > self._limit_bytes * _KEPT_PART:
-            trace_id = self._entries[0].key.trace_id
-            kept = [entry for entry in self._entries if entry.key.trace_id != trace_id]
-            self.lost_count += len(self._entries) - len(kept)
-            self._entries = deque(kept)
-            self._waiting_bytes = sum(entry.payload_bytes for entry in kept)
-        self._shrink()
-
-    def _shrink(self) -> None:
-        """Copy what still waits to a new file once more than half of the limit is waste."""
-        if self._size - self._waiting_bytes > self._limit_bytes / 2:
+    def _keep_limit(self) -> None:
+        if self._waiting_bytes > self._limit_bytes * _WAITING_PART:
+            self._give_up_oldest(self._limit_bytes * _KEPT_PART)
+        if self._size > self._rewrite_above_bytes:
             self._rewrite()
+            # Without room for a copy, not every entry tries again.
+            self._rewrite_above_bytes = max(self._limit_bytes, self._size + self._limit_bytes // 10)
+
+    def _give_up_oldest(self, kept_bytes: float) -> None:
+        """Give up whole traces, the oldest first, and of the newest its oldest part; scores stay."""
+        excess_bytes, given_up = self._waiting_bytes - kept_bytes, set[bytes]()
+        for trace_id, trace_bytes in self._trace_sizes().items():
+            if excess_bytes > 0 and trace_id != self._entries[-1].key.trace_id:
+                given_up.add(trace_id)
+                excess_bytes -= trace_bytes
+        kept: deque[Entry] = deque()
+        for entry in self._entries:
+            if entry.kind is Kind.SCORE or entry.key.trace_id not in given_up:
+                if entry.kind is Kind.SCORE or excess_bytes <= 0:
+                    kept.append(entry)
+                else:
+                    excess_bytes -= _room(entry)
+        self.lost_count += len(self._entries) - len(kept)
+        self._entries, self._waiting_bytes = kept, sum(map(_room, kept))
+
+    def _trace_sizes(self) -> dict[bytes, int]:
+        sizes: dict[bytes, int] = {}
+        for entry in self._entries:
+            if entry.kind is not Kind.SCORE:
+                sizes[entry.key.trace_id] = sizes.get(entry.key.trace_id, 0) + _room(entry)
+        return sizes
 
     def _rewrite(self) -> None:
         """Replace the file by one that holds only open roots and waiting entries."""
+        if isinstance(self._file, NoFile):
+            return
         if not self._entries and not self._open:
             self._file.truncate(0)
             self._size = 0
@@ -269,7 +323,7 @@ class Spool:
             return
         self._file.close()
         draft.replace(self.path)
-        self._file, self._size = _open_private(self.path), size
+        self._file, self._size = open_private(self.path), size
         for entry, offset in zip(self._entries, offsets, strict=True):
             if entry.offset is None:
                 entry.payload = None
@@ -278,20 +332,24 @@ class Spool:
     def _write_draft(self, draft: Path) -> tuple[list[int], int]:
         offsets: list[int] = []
         size = 0
-        with _open_private(draft, os.O_TRUNC) as file:
+        with open_private(draft, os.O_TRUNC) as file:
+            if self.lost_count:
+                size += write_all(file, encode_record(Kind.LOST, _NUMBER.pack(self.lost_count), NO_KEY))
             for key, payload in self._open.items():
-                size += _write_all(file, _record(Kind.OPEN, payload, key))
+                size += write_all(file, encode_record(Kind.OPEN, payload, key))
             for entry in self._entries:
-                offsets.append(size + _HEAD.size)
-                size += _write_all(file, _record(entry.kind, self._read(entry), entry.key))
+                offsets.append(size + HEAD_BYTES)
+                size += write_all(file, encode_record(entry.kind, self._read(entry), entry.key))
         return offsets, size
 
     def _recover(self) -> None:
         accepted_before = 0
-        for kind, key, offset, payload in _records(self._file):
+        for kind, key, offset, payload in read_records(self._file):
             match kind:
                 case Kind.ACCEPTED:
-                    accepted_before = _OFFSET.unpack(payload)[0]
+                    accepted_before = _NUMBER.unpack(payload)[0]
+                case Kind.LOST:
+                    self.lost_count = _NUMBER.unpack(payload)[0]
                 case Kind.OPEN:
                     self._open[key] = payload
                 case _:
@@ -299,16 +357,12 @@ class Spool:
                     self._entries.append(Entry(kind=kind, key=key, offset=offset, payload_bytes=len(payload)))
         waiting = [entry for entry in self._entries if (entry.offset or 0) >= accepted_before]
         self._entries = deque(waiting)
-        self._waiting_bytes = sum(entry.payload_bytes for entry in waiting)
+        self._waiting_bytes = sum(map(_room, waiting))
         self._size = self._file.seek(0, os.SEEK_END)
 
 
-def _write_all(file: BinaryIO, data: bytes) -> int:
-    # A file without a buffer writes as much as there is room for, and tells only with the next write.
-    rest = memoryview(data)
-    while rest:
-        rest = rest[file.write(rest) :]
-    return len(data)
+def _room(entry: Entry) -> int:
+    return HEAD_BYTES + entry.payload_bytes
 
 
 def _file_lock(path: Path) -> FileLock:
@@ -318,49 +372,3 @@ def _file_lock(path: Path) -> FileLock:
 
 def _lock_path(path: Path) -> Path:
     return path.with_name(f"{path.name}.lock")
-
-
-def _open_private(path: Path, flags: int = 0) -> BinaryIO:
-    # What is written goes to the end, wherever something was read last.
-    opened = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | flags, 0o600)
-    return os.fdopen(opened, "r+b", buffering=0)
-
-
-def _record(kind: Kind, payload: bytes, key: SpoolKey) -> bytes:
-    checksum = zlib.crc32(payload, zlib.crc32(bytes([kind]) + key.trace_id + key.span_id))
-    return _HEAD.pack(_MAGIC, kind, key.trace_id, key.span_id, len(payload), checksum) + payload
-
-
-class _Record(NamedTuple):
-    kind: Kind
-    key: SpoolKey
-    offset: int
-    payload: bytes
-
-
-def _records(file: BinaryIO) -> Iterator[_Record]:
-    """Yield the whole records of a file; what is damaged is skipped up to the next record that is whole."""
-    position = 0
-    file.seek(0)
-    data = file.read()
-    while (position := data.find(_MAGIC, position)) >= 0:
-        record = _record_at(data, position)
-        if record is None:
-            position += 1
-            continue
-        yield record
-        position = record.offset + len(record.payload)
-
-
-def _record_at(data: bytes, position: int) -> _Record | None:
-    if position + _HEAD.size > len(data):
-        return None
-    _, kind, trace_id, span_id, payload_bytes, checksum = _HEAD.unpack_from(data, position)
-    begin = position + _HEAD.size
-    payload = data[begin : begin + payload_bytes]
-    key = SpoolKey(trace_id, span_id)
-    if len(payload) != payload_bytes or kind not in Kind.__members__.values():
-        return None
-    if zlib.crc32(payload, zlib.crc32(bytes([kind]) + trace_id + span_id)) != checksum:
-        return None
-    return _Record(Kind(kind), key, begin, payload)

@@ -15,6 +15,7 @@ from opentelemetry.context import Context
 from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
 from opentelemetry.util.types import AttributeValue
 
+from research_kit.session.export_filter import REPETITION, repeats_its_parent
 from research_kit.session.guard import guarded
 from research_kit.session.identity import Identity
 from research_kit.session.span_attributes import span_attributes
@@ -54,6 +55,8 @@ class StampingProcessor(SpanProcessor):
             open_parent = self._open.get(parent.span_id) if parent is not None else None
             if open_parent is not None:
                 stamp = _inheritable(span_attributes(open_parent))
+                if repeats_its_parent(span, open_parent):
+                    span.set_attribute(REPETITION, True)
             elif parent is not None and parent.is_remote and _SESSION in own:
                 stamp = _of_process(self._get_stamp())
             else:

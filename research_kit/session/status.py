@@ -35,7 +35,7 @@ class SessionStatus:
         delivered_count: Observations that the server has accepted.
         lost_count: Observations given up because the spool was full.
         refused_count: Observations that the server refused for their content; kept in a file of their own.
-        since: Since when the state is what it is; None before the first delivery.
+        since: Since when the state is what it is.
         faults: First telemetry error of each place, by place.
     """
 

@@ -7,7 +7,9 @@ process, because Langfuse's SDK keeps the first and disables itself when keys di
 from __future__ import annotations
 
 import atexit
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import httpx
@@ -22,6 +24,7 @@ from research_kit.session.backend import Backend, spool_folder
 from research_kit.session.current_mask import CurrentMask
 from research_kit.session.delivery import DeliveryProcessor
 from research_kit.session.export_filter import should_export_span
+from research_kit.session.guard import guarded
 from research_kit.session.ids import OwnIdGenerator
 from research_kit.session.mcp_baggage import carry_session_on_mcp_calls
 from research_kit.session.scores import ScoreTransport
@@ -31,6 +34,7 @@ __all__ = ["Telemetry", "start_telemetry"]
 
 # Langfuse copies every attribute of a foreign scope into the metadata; ours are Langfuse's own attributes.
 _SCOPE = "langfuse-sdk"
+_MEDIA_VARIABLE = "LANGFUSE_MEDIA_UPLOAD_ENABLED"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +45,21 @@ class Telemetry:
     delivery: DeliveryProcessor
     mask: CurrentMask
     tracer: trace.Tracer
+
+    def flush(self, timeout_s: float) -> bool:
+        """Send what has ended; False when something is left after ``timeout_s`` seconds."""
+        self._collect_scores()
+        return self.delivery.force_flush(int(timeout_s * 1000))
+
+    def shutdown(self) -> None:
+        """Send what is left, for as long as an exit may take."""
+        self._collect_scores()
+        self.delivery.shutdown()
+
+    def _collect_scores(self) -> None:
+        """Let the scores that Langfuse's client still holds reach the spool."""
+        with guarded("scores"), self.delivery.flushes_put_off():
+            self.client.flush()
 
 
 class _DiscardingExporter(SpanExporter):
@@ -62,6 +81,38 @@ def _is_starting_export(span: ReadableSpan) -> bool:
 def _should_deliver(span: ReadableSpan) -> bool:
     # Without a session the span began while nothing was bound.
     return "session.id" in (span.attributes or {}) and should_export_span(span)
+
+
+@contextmanager
+def _media_inside() -> Iterator[None]:
+    """Let a client that is made here leave images inside their observations, unless the user wants otherwise.
+
+    Langfuse's own uploads lose what they cannot send, print so into cells, and hold up the exit.
+    """
+    if os.environ.get(_MEDIA_VARIABLE):
+        yield
+        return
+    os.environ[_MEDIA_VARIABLE] = "false"
+    try:
+        yield
+    finally:
+        os.environ.pop(_MEDIA_VARIABLE, None)
+
+
+def _start_client(settings: Settings, backend: Backend, delivery: DeliveryProcessor) -> Langfuse:
+    return Langfuse(
+        public_key=backend.public_key,
+        secret_key=backend.secret_key,
+        base_url=backend.base_url,
+        environment=settings.environment,
+        release=settings.release,
+        id_generator=OwnIdGenerator(),
+        span_exporter=_DiscardingExporter(),
+        should_export_span=_is_starting_export,
+        httpx_client=httpx.Client(transport=ScoreTransport(delivery.add_score)),
+        # Else a score of its own would stay a second in memory before it reaches the spool.
+        flush_at=1,
+    )
 
 
 def start_telemetry(
@@ -92,18 +143,10 @@ def start_telemetry(
         should_export=_should_deliver,
         mask=mask,
         on_delivered=on_delivered,
+        limit_bytes=int(settings.spool_max_mb * 1024 * 1024),
     )
-    client = Langfuse(
-        public_key=backend.public_key,
-        secret_key=backend.secret_key,
-        base_url=backend.base_url,
-        environment=settings.environment,
-        release=settings.release,
-        id_generator=OwnIdGenerator(),
-        span_exporter=_DiscardingExporter(),
-        should_export_span=_is_starting_export,
-        httpx_client=httpx.Client(transport=ScoreTransport(delivery.add_score)),
-    )
+    with _media_inside():
+        client = _start_client(settings, backend, delivery)
     provider = trace.get_tracer_provider()
     if not isinstance(provider, TracerProvider):
         raise ConfigError(
@@ -114,11 +157,12 @@ def start_telemetry(
     provider.add_span_processor(StampingProcessor(get_stamp))
     provider.add_span_processor(delivery)
     carry_session_on_mcp_calls()
-    # Runs before Langfuse's own exit handler, which would flush the provider without a deadline.
-    atexit.register(delivery.shutdown)
-    return Telemetry(
+    telemetry = Telemetry(
         client=client,
         delivery=delivery,
         mask=mask,
         tracer=provider.get_tracer(_SCOPE, attributes={"public_key": backend.public_key}),
     )
+    # Runs before Langfuse's own exit handler, which would flush the provider without a deadline.
+    atexit.register(telemetry.shutdown)
+    return telemetry

@@ -5,7 +5,9 @@ Owns looking at the spools of all destinations and delivering those of the confi
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import time
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +17,7 @@ from research_kit.session.backend import resolve_backend, spool_folder
 if TYPE_CHECKING:
     from research_kit.session.delivery import DeliveryState
 
-__all__ = ["Waiting", "count_waiting", "deliver_waiting"]
+__all__ = ["Waiting", "count_for_other_keys", "count_waiting", "deliver_waiting"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,22 +28,42 @@ class Waiting:
     kernel_count: int
 
 
-def count_waiting(data_dir: Path) -> Waiting:
-    """Count what ended kernels have left; those that still run are not counted."""
+def count_waiting(data_dir: Path, *, besides: Path | None = None) -> Waiting:
+    """Count what ended kernels have left; those that still run are not counted.
+
+    Args:
+        data_dir: The folder of everything that waits.
+        besides: The folder of one destination, which is left out.
+    """
     from research_kit.session.spool import Spool
+    from research_kit.session.spools import spool_paths
 
     entry_count = kernel_count = 0
-    for path in sorted((data_dir / "spool").glob("*/*.spool")):
-        spool = Spool.adopt(path)
-        if spool is not None:
+    folders = [folder for folder in _folders(data_dir) if folder != besides]
+    for path in [path for folder in folders for path in spool_paths(folder)]:
+        with suppress(OSError):  # a file that cannot be read belongs to somebody else
+            spool = Spool.adopt(path)
+            if spool is None:
+                continue
             entry_count += spool.pending_count + len(spool.open_roots)
             kernel_count += 1
             spool.close()
     return Waiting(entry_count=entry_count, kernel_count=kernel_count)
 
 
-def deliver_waiting(*, timeout_s: float, includes_refused: bool = False) -> DeliveryState:
-    """Deliver what ended kernels have left for the server that is configured now.
+def _folders(data_dir: Path) -> list[Path]:
+    return sorted(path for path in (data_dir / "spool").glob("*") if path.is_dir())
+
+
+def deliver_waiting(
+    *, timeout_s: float, includes_refused: bool = False, includes_other_keys: bool = False
+) -> DeliveryState:
+    """Deliver what ended kernels have left to the server that is configured now.
+
+    Args:
+        timeout_s: How long to try.
+        includes_refused: Try again also what the server had refused for its content.
+        includes_other_keys: Also what was meant for other keys, as when a key had been mistyped.
 
     Raises:
         StoreError: When the embedded store cannot be started.
@@ -50,9 +72,34 @@ def deliver_waiting(*, timeout_s: float, includes_refused: bool = False) -> Deli
     from research_kit.session.delivery import deliver_spools
 
     settings = load_settings()
-    return deliver_spools(
-        resolve_backend,
-        spool_folder(settings.data_dir, resolve_backend(settings)),
-        timeout_s=timeout_s,
-        includes_refused=includes_refused,
+    folders = [spool_folder(settings.data_dir, resolve_backend(settings))]
+    if includes_other_keys:
+        folders += [folder for folder in _folders(settings.data_dir) if folder not in folders]
+    deadline_s = time.monotonic() + timeout_s
+    states = [
+        deliver_spools(
+            resolve_backend,
+            folder,
+            timeout_s=max(deadline_s - time.monotonic(), 0.0),
+            includes_refused=includes_refused,
+        )
+        for folder in folders
+    ]
+    return _summed(states)
+
+
+def count_for_other_keys() -> int:
+    """Return how many entries wait for other keys than those that are set now."""
+    settings = load_settings()
+    own = spool_folder(settings.data_dir, resolve_backend(settings))
+    return count_waiting(settings.data_dir, besides=own).entry_count
+
+
+def _summed(states: list[DeliveryState]) -> DeliveryState:
+    return replace(
+        next((state for state in states if state.reason), states[0]),
+        pending_count=sum(state.pending_count for state in states),
+        delivered_count=sum(state.delivered_count for state in states),
+        lost_count=sum(state.lost_count for state in states),
+        refused_count=sum(state.refused_count for state in states),
     )

@@ -49,6 +49,19 @@ def test_killed_in_a_cell(name: str, new_kernel: Any, place: Any) -> None:
     assert died[0]["name"].startswith("cell [")
 
 
+def test_killed_between_the_end_of_a_span_and_its_sending(new_kernel: Any, place: Any) -> None:
+    """Killed by the very cell whose spans have just ended, with a server that is well: each arrives once."""
+    kernel = new_kernel()
+    session_id = kernel.load()
+    process = kernel.manager.provisioner.process
+    kernel.begin(f"work({MADE_COUNT})\nos.kill(os.getpid(), 9)")
+    wait_until(lambda: process.poll() is not None, "the kernel was not killed")
+    kernel.kill()
+    assert place.names(session_id) == []
+    assert " 0 waiting, 0 refused" in place.deliver()
+    assert place.names(session_id).count("work") == MADE_COUNT
+
+
 @pytest.mark.parametrize(
     "name",
     ["taken silently", pytest.param("blackholed", marks=pytest.mark.faults_long)],

@@ -69,10 +69,12 @@ def test_slow_server_is_waited_for_aside_of_the_cells(module_kernel: Any, place:
 
 
 def test_retry_after_is_honoured(module_kernel: Any, place: Any) -> None:
-    """Nothing is sent before the time that the server asked for is over."""
+    """Nothing is sent before the time that the server asked for is over, not even by a flush."""
     session_id = new_session(module_kernel)
     place.server.misbehave("status", status=429, headers={"Retry-After": "3"})
     module_kernel.run(f"work({MADE_COUNT})")
+    module_kernel.wait_for_state("buffering")
+    assert not module_kernel.ask("rk.flush(0.2)")
     deadline = time.monotonic() + DEADLINE_S
     while len(posts := place.server.requests()) < 2:
         assert time.monotonic() < deadline, posts

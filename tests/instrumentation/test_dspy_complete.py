@@ -81,6 +81,62 @@ def test_tokens_without_history(seen: Any, scripted: ScriptedLM) -> None:
     assert second.attributes["langfuse.observation.cost_details"] == '{"total": 0.0}'
 
 
+def test_retried_call_is_one_generation(seen: Any, scripted: ScriptedLM) -> None:
+    """A call that DSPy repeats after a failure is one generation, which succeeded, with its tokens once."""
+    scripted.script(Reply(text="overloaded", status=500), ANSWER)
+    with dspy.context(lm=lm_of(scripted, num_retries=2)):
+        dspy.Predict("question -> answer")(question="sky?")
+    assert len(scripted.requests) == 2
+    assert seen.value(MODEL, "usage_details")["output"] == 9
+    assert "langfuse.observation.level" not in seen.one(MODEL).attributes
+
+
+async def test_async_call_and_its_cancellation(seen: Any, scripted: ScriptedLM) -> None:
+    """An async call is a generation as any other; one that is cancelled is a warning on every level."""
+    waiting = adapter_reply(pause_before="blue", answer="blue")
+    scripted.script(ANSWER, waiting)
+    program = dspy.Predict("question -> answer")
+    with dspy.context(lm=lm_of(scripted)):
+        await program.acall(question="sky?")
+        assert seen.value(MODEL, "usage_details")["output"] == 9
+        assert seen.parent_of(seen.one(MODEL)) == "Predict"
+        streamed = dspy.streamify(program, is_async_program=True)(question="sky?")
+        task = asyncio.ensure_future(anext(streamed))
+        while len(scripted.requests) < 2:
+            await asyncio.sleep(0.01)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        await streamed.aclose()
+        while len(seen.named("Predict")) < 2:
+            await asyncio.sleep(0.01)
+    for name in (MODEL, "Predict"):
+        attributes = seen.named(name)[1].attributes
+        assert attributes["langfuse.observation.level"] == "WARNING"
+        assert attributes["langfuse.observation.status_message"] == "cancelled"
+
+
+def test_inputs_of_every_kind_are_recorded(seen: Any) -> None:
+    """What contains itself, cannot be shown, or is no JSON is recorded as well as it can be."""
+
+    class Unshowable:
+        def __repr__(self) -> str:
+            raise RuntimeError("no")
+
+    around: dict[str, Any] = {
+        "nan": float("nan"),
+        "big": 10**5000,
+        "half": "a\ud800",
+        "unshowable": Unshowable(),
+    }
+    around["itself"] = around
+    dspy.Tool(lambda **given: 1, name="strange", args={"given": {}}, arg_types={"given": dict})(given=around)
+    recorded = seen.value("strange", "input")["given"]
+    assert recorded["nan"] == "nan"
+    assert recorded["big"].startswith("0x")
+    assert recorded["unshowable"] == "<Unshowable, which cannot be shown: RuntimeError>"
+    assert recorded["itself"] == "…"
+
+
 def test_users_usage_tracker_still_counts(seen: Any, scripted: ScriptedLM) -> None:
     """Observing leaves the user's own usage tracking as it is, once per call."""
     scripted.script(ANSWER, ANSWER)

@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 import textwrap
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -19,93 +18,45 @@ from research_kit.instrumentation import instrument, uninstrument
 from research_kit.store import ensure_running, stop_store
 
 PROGRAM = """
-import json, os, sys
+import sys
 import research_kit as rk
-from research_kit.instrumentation import instrument, uninstrument
 import dspy, openai
 
 address = sys.argv[1]
-assert instrument("openai") is False  # nothing is bound yet
-rk.bind("openai")
-assert instrument("openai") and instrument("openai") and instrument("litellm") and instrument("dspy")
+assert rk.instrument("openai") is False  # nothing is bound yet
+rk.bind("libraries", user_id="ada")
+for name in ("openai", "openai", "litellm", "anthropic", "dspy"):
+    assert rk.instrument(name)
+import anthropic, litellm
+
 client = openai.OpenAI(base_url=address, api_key="test")
-ask = dict(model="gpt-4o-mini", messages=[{"role": "user", "content": "what colour is the sky?"}])
-with rk.trace_span("question"):
+messages = [{"role": "user", "content": "what colour is the sky?"}]
+ask = dict(model="gpt-4o-mini", messages=messages)
+with rk.trace_span("openai"):
     assert client.chat.completions.create(**ask).choices[0].message.content == "blue is the sky"
+with rk.trace_span("openai, streamed"):
     pieces = client.chat.completions.create(**ask, stream=True, stream_options={"include_usage": True})
     assert "".join(p.choices[0].delta.content or "" for p in pieces if p.choices) == "green is the sky"
-lm = dspy.LM("openai/gpt-4o-mini", api_base=address, api_key="test", cache=False, engine="litellm")
-lm("hello")
-uninstrument("openai"); uninstrument("litellm")
+with rk.trace_span("litellm"):
+    litellm.completion(model="openai/gpt-4o-mini", api_base=address, api_key="test", messages=messages)
+with rk.trace_span("anthropic"):
+    native = anthropic.Anthropic(base_url=address.removesuffix("/v1"), api_key="test", max_retries=0)
+    native.messages.create(model="claude-sonnet-4-5", messages=messages, max_tokens=20)
+with rk.trace_span("dspy"):
+    dspy.LM("openai/gpt-4o-mini", api_base=address, api_key="test", cache=False, engine="litellm")("hello")
+rk.uninstrument("openai"); rk.uninstrument("litellm")
 client.chat.completions.create(**ask)
 assert rk.flush()
-rk.wait_for("openai", 4)
-frame = rk.observations_df("openai")
-columns = ["observation_id", "parent_observation_id", "type", "name", "model"]
-columns += ["input_tokens", "output_tokens"]
-print(frame[columns].to_json(orient="records"))
-"""
-
-
-def test_openai_calls_are_generations(tmp_path: Path) -> None:
-    """Plain and streamed calls are generations with model and tokens, and DSPy's calls are not doubled."""
-    environ = {**os.environ, "RESEARCH_KIT_DATA_DIR": str(tmp_path / "data")}
-    ensure_running(tmp_path / "data")
-    try:
-        with running_lm() as server:
-            server.script("blue is the sky", "green is the sky", "hello you", "not observed")
-            run = subprocess.run(
-                [sys.executable, "-c", textwrap.dedent(PROGRAM), server.base_url],
-                env=environ,
-                capture_output=True,
-                text=True,
-                timeout=120,
-            )
-    finally:
-        stop_store(tmp_path / "data")
-    assert run.returncode == 0, run.stderr
-    rows = json.loads(run.stdout.strip().splitlines()[-1])
-    question = next(row["observation_id"] for row in rows if row["name"] == "question")
-    calls = [row for row in rows if row["type"] == "GENERATION"]
-    assert len(rows) == 4
-    assert sum(row["parent_observation_id"] == question for row in calls) == 2
-    for row in calls:
-        assert row["model"].endswith("gpt-4o-mini") or row["model"] == "scripted-model"
-        assert (row["input_tokens"], row["output_tokens"]) in [(5, 4), (1, 2)]
-
-
-OTHERS = """
-import sys
-import research_kit as rk
-
-library, address = sys.argv[1:]
-rk.bind("others", user_id="ada")
-assert rk.instrument(library)
-ask = dict(messages=[{"role": "user", "content": "what colour is the sky?"}], max_tokens=20)
-with rk.trace_span("question"):
-    if library == "anthropic":
-        import anthropic
-        client = anthropic.Anthropic(base_url=address.removesuffix("/v1"), api_key="test", max_retries=0)
-        answer = client.messages.create(model="claude-sonnet-4-5", **ask).content[0].text
-    else:
-        import litellm
-        answer = litellm.completion(model="openai/gpt-4o-mini", api_base=address, api_key="test", **ask)
-        answer = answer.choices[0].message.content
-assert answer == "blue is the sky", answer
-assert rk.flush()
-rk.wait_for("others", 2)
-frame = rk.observations_df("others")
+rk.wait_for("libraries", 10)
+frame = rk.observations_df("libraries")
 columns = ["observation_id", "parent_observation_id", "type", "name", "model", "session_id", "user_id"]
 columns += ["input_tokens", "output_tokens"]
 print(frame[columns].to_json(orient="records"))
 """
 
 
-@pytest.mark.parametrize("library", ["anthropic", "litellm"])
-def test_calls_of_other_libraries_are_generations(library: str, tmp_path: Path) -> None:
-    """A call made with the library itself is one generation of the trace, with model, tokens and session."""
-    if find_spec(library) is None:
-        pytest.skip(f"{library} is not installed")
+def test_calls_of_libraries_are_generations(tmp_path: Path) -> None:
+    """Each call is one generation, with model, tokens and session, however many libraries it goes through."""
     environ = {
         **os.environ,
         "RESEARCH_KIT_DATA_DIR": str(tmp_path / "data"),
@@ -114,9 +65,10 @@ def test_calls_of_other_libraries_are_generations(library: str, tmp_path: Path) 
     ensure_running(tmp_path / "data")
     try:
         with running_lm() as server:
-            server.script("blue is the sky")
+            answers = ["blue is the sky", "green is the sky", *["blue is the sky"] * 2, "hello you"]
+            server.script(*answers, "not observed")
             run = subprocess.run(
-                [sys.executable, "-W", "ignore", "-c", textwrap.dedent(OTHERS), library, server.base_url],
+                [sys.executable, "-W", "ignore", "-c", textwrap.dedent(PROGRAM), server.base_url],
                 env=environ,
                 capture_output=True,
                 text=True,
@@ -126,15 +78,15 @@ def test_calls_of_other_libraries_are_generations(library: str, tmp_path: Path) 
         stop_store(tmp_path / "data")
     assert run.returncode == 0, run.stderr
     rows = json.loads(run.stdout.strip().splitlines()[-1])
-    [question] = [row for row in rows if row["name"] == "question"]
-    calls = [row for row in rows if row["type"] == "GENERATION"]
-    assert len(calls) == 1, rows
-    call = calls[0]
-    assert len(rows) == 2
-    assert call["parent_observation_id"] == question["observation_id"]
-    assert {(row["session_id"], row["user_id"]) for row in rows} == {("others", "ada")}
-    assert call["model"].removeprefix("openai/") in ("claude-sonnet-4-5", "gpt-4o-mini", "scripted-model")
-    assert (call["input_tokens"], call["output_tokens"]) == (5, 4)
+    spans = {row["observation_id"]: row["name"] for row in rows if row["type"] == "SPAN"}
+    calls = {spans[row["parent_observation_id"]]: row for row in rows if row["type"] == "GENERATION"}
+    assert set(calls) == {"openai", "openai, streamed", "litellm", "anthropic", "dspy"}
+    assert len(rows) == 2 * len(calls)
+    assert {(row["session_id"], row["user_id"]) for row in rows} == {("libraries", "ada")}
+    for name, call in calls.items():
+        model = call["model"].removeprefix("openai/")
+        assert model in ("claude-sonnet-4-5", "gpt-4o-mini", "scripted-model")
+        assert (call["input_tokens"], call["output_tokens"]) == ((1, 2) if name == "dspy" else (5, 4))
 
 
 def test_unknown_library_is_an_error() -> None:

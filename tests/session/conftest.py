@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -10,23 +11,31 @@ from kernels import Kernel, Observations, end_kernel, start_kernel
 
 from research_kit.store import ensure_running, stop_store
 
-
-@pytest.fixture(scope="module")
-def module_data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("session") / "data"
+_AUTHOR = ["-c", "user.name=a", "-c", "user.email=a@b.c"]
 
 
-@pytest.fixture(scope="module")
-def module_store(module_data_dir: Path) -> Iterator[Observations]:
-    yield Observations(ensure_running(module_data_dir))
-    stop_store(module_data_dir)
+@pytest.fixture(scope="session")
+def shared_data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in a repository with one commit and a change since."""
+    folder = tmp_path_factory.mktemp("session")
+    (folder / "file").write_text("one")
+    for command in (["init"], ["add", "file"], [*_AUTHOR, "commit", "-m", "first"]):
+        subprocess.run(["git", "-C", str(folder), *command], check=True, capture_output=True)
+    (folder / "file").write_text("two")
+    return folder / "data"
 
 
-@pytest.fixture(scope="module")
-def module_kernel(module_data_dir: Path, module_store: Observations) -> Iterator[Kernel]:
-    """A kernel with the extension loaded, shared by a module's tests; each begins a session of its own."""
-    environment = {"RESEARCH_KIT_DATA_DIR": str(module_data_dir), "RESEARCH_KIT_STRICT_TELEMETRY": "true"}
-    kernel = start_kernel(environment, module_data_dir)
+@pytest.fixture(scope="session")
+def shared_store(shared_data_dir: Path) -> Iterator[Observations]:
+    yield Observations(ensure_running(shared_data_dir))
+    stop_store(shared_data_dir)
+
+
+@pytest.fixture(scope="session")
+def shared_kernel(shared_data_dir: Path, shared_store: Observations) -> Iterator[Kernel]:
+    """A kernel with the extension loaded, shared by all tests; each begins a session of its own."""
+    environment = {"RESEARCH_KIT_DATA_DIR": str(shared_data_dir), "RESEARCH_KIT_STRICT_TELEMETRY": "true"}
+    kernel = start_kernel(environment, shared_data_dir)
     kernel.run("%load_ext research_kit\nimport research_kit as rk\nimport langfuse")
     yield kernel
     end_kernel(kernel)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 import json
+import stat
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -19,6 +21,7 @@ from opentelemetry.trace import set_span_in_context
 from research_kit.errors import StoreError
 from research_kit.session.backend import Backend
 from research_kit.session.delivery import DeliveryProcessor, deliver_spools
+from research_kit.session.scores import score_payload
 
 DEADLINE_S = 20.0
 
@@ -40,6 +43,7 @@ class MisbehavingServer(ThreadingHTTPServer):
         self.is_slow = False
         self.body = b"{}"
         self.max_spans = 10_000
+        self.max_bytes = 100_000_000
         self.unfit = ""
         self.wants_lists = False
         self.spans: list[Span] = []
@@ -61,9 +65,11 @@ class _Handler(BaseHTTPRequestHandler):
         status = self.server.statuses.pop(0) if self.server.statuses else 200
         text = self.server.body
         if status == 200 and self.path.endswith("/scores"):
-            status, text = self._take_score(json.loads(body))
+            status, text = self._take_score(body)
         elif status == 200:
-            status = self._take_spans(spans_of(gzip.decompress(body)))
+            content = gzip.decompress(body)
+            is_too_large = len(content) > self.server.max_bytes
+            status = 413 if is_too_large else self._take_spans(spans_of(content))
         self.send_response(status)
         for name, value in self.server.headers.items():
             self.send_header(name, value)
@@ -82,7 +88,11 @@ class _Handler(BaseHTTPRequestHandler):
             self.server.spans += spans
         return 200
 
-    def _take_score(self, score: object) -> tuple[int, bytes]:
+    def _take_score(self, body: bytes) -> tuple[int, bytes]:
+        try:
+            score = json.loads(body)
+        except ValueError:
+            return 400, b'{"message": "not JSON"}'
         if self.server.wants_lists and not isinstance(score, list):
             return 400, b'{"message": "expected array, received object"}'
         self.server.scores.append(score)
@@ -245,6 +255,25 @@ def test_batches_that_are_too_large_are_split(server: MisbehavingServer, make: M
     assert server.taken == [f"span {number}" for number in range(100)]
 
 
+def test_span_that_is_too_large_by_itself_arrives_with_its_texts_cut(
+    server: MisbehavingServer, make: Make
+) -> None:
+    """An observation that no server takes whole is not lost: its long texts are cut, and it says so."""
+    server.max_bytes = 1_000_000
+    processor, end_spans = make(lambda: backend_of(server))
+    provider = TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(processor)
+    attributes = {"langfuse.observation.output": "word " * 400_000, "session.id": "s"}
+    provider.get_tracer("test").start_span("large", attributes=attributes).end()
+    end_spans(1)
+    assert processor.force_flush(10_000)
+    assert (processor.state.refused_count, server.taken) == (0, ["large", "span 0"])
+    found = {attribute.key: attribute.value.string_value for attribute in server.spans[0].attributes}
+    assert found["session.id"] == "s"
+    assert json.loads(found["langfuse.observation.output"]) == "word " * 20_000 + "…"
+    assert "output of 2000000 characters" in found["langfuse.observation.metadata.cut"]
+
+
 def test_unfit_span_is_kept_aside(server: MisbehavingServer, make: Make, tmp_path: Path) -> None:
     """A span that the server refuses for its content does not hold up the others, and is not lost."""
     server.unfit = "span 1"
@@ -345,6 +374,74 @@ def test_what_ends_during_a_shutdown_is_kept(make: Make, tmp_path: Path) -> None
         thread.join()
     contents = b"".join(path.read_bytes() for path in (tmp_path / "spool").glob("*.spool"))
     assert contents.count(b"span 1") == 4 * sum(str(number).startswith("1") for number in range(200))
+
+
+def test_a_file_that_cannot_be_read_holds_up_no_other(
+    server: MisbehavingServer, make: Make, tmp_path: Path
+) -> None:
+    """A spool that is no file, or somebody else's, is passed over."""
+    (tmp_path / "spool" / "folder.spool").mkdir(parents=True)
+    processor, end_spans = make(lambda: backend_of(server))
+    end_spans(2)
+    assert processor.force_flush(10_000)
+    assert len(server.taken) == 2
+
+
+@pytest.mark.parametrize("has_refuge", [True, False])
+def test_folder_that_cannot_be_written(
+    has_refuge: bool,
+    server: MisbehavingServer,
+    make: Make,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What ends is kept in a temporary folder, from where the next process delivers it, else in memory."""
+    (tmp_path / "spool").write_text("not a folder")
+    (tmp_path / "tmp").mkdir() if has_refuge else (tmp_path / "tmp").write_text("not a folder either")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
+    server.statuses = [503]
+    processor, end_spans = make(lambda: backend_of(server))
+    end_spans(2)
+    wait_for(lambda: "answered 503" in processor.state.reason, processor)
+    assert processor.state.pending_count == 2
+    if has_refuge:
+        [path] = (tmp_path / "tmp").glob("*/spool/spool/*.spool")
+        assert (stat.S_IMODE(path.stat().st_mode), stat.S_IMODE(path.parent.stat().st_mode)) == (0o600, 0o700)
+        server.statuses = [503, 503]
+        processor.shutdown()
+        processor, _ = make(lambda: backend_of(server))
+    assert processor.force_flush(10_000)
+    assert server.taken == ["span 0", "span 1"]
+
+
+def test_server_that_takes_nothing_is_not_asked_for_each_entry(server: MisbehavingServer, make: Make) -> None:
+    """When one entry after the other is refused for its content, the rest waits instead."""
+    server.statuses = [400] * 500
+    processor, end_spans = make(lambda: backend_of(server))
+    end_spans(200)
+    wait_for(lambda: processor.state.refused_count == 5, processor)
+    wait_for(lambda: "answered 400" in processor.state.reason, processor)
+    assert processor.state.pending_count == 195
+    assert server.request_count < 50
+
+
+def test_part_that_a_server_did_not_take_is_sent_again(server: MisbehavingServer, make: Make) -> None:
+    """An answer 200 that says how many spans were rejected is not taken for success."""
+    server.body = b'{"partialSuccess": {"rejectedSpans": "1", "errorMessage": "too old"}}'
+    processor, end_spans = make(lambda: backend_of(server))
+    end_spans(1)
+    wait_for(lambda: processor.state.refused_count == 1, processor)
+    assert "took only a part" in processor.state.reason
+
+
+def test_score_with_half_a_character_holds_up_nothing(server: MisbehavingServer, make: Make) -> None:
+    """A score is sent as it was written, whatever is in it."""
+    processor, end_spans = make(lambda: backend_of(server))
+    processor.add_score(score_payload("q", 1, target={"traceId": "t"}, comment="a\ud800", score_id=None))
+    processor.add_score(b"not JSON")
+    end_spans(1)
+    assert processor.force_flush(10_000)
+    assert (server.taken, server.scores[0]["comment"]) == (["span 0"], "a?")  # type: ignore[index]
 
 
 def test_two_processes_share_a_folder(server: MisbehavingServer, make: Make, tmp_path: Path) -> None:

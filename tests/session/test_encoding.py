@@ -71,6 +71,36 @@ def test_captured_io_can_be_turned_off(monkeypatch: pytest.MonkeyPatch) -> None:
     assert attributes_of(encode_span(span_with({**kept, **dropped}), CurrentMask().masker())) == kept
 
 
+def test_errors_quote_nothing_when_io_is_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without capturing, an error says of which kind it is, and not what it says of inputs and outputs."""
+    monkeypatch.setenv("RESEARCH_KIT_CAPTURE_IO", "false")
+    key = "langfuse.observation.status_message"
+    told = {
+        "AdapterParseError: the answer was 'Bob'": "AdapterParseError",
+        "cancelled": "cancelled",
+        "Bob": "",
+    }
+    for text, kept in told.items():
+        assert attributes_of(encode_span(span_with({key: text}), CurrentMask().masker())) == {key: kept}
+    span = TracerProvider(shutdown_on_exit=False).get_tracer("test").start_span("work")
+    span.set_status(StatusCode.ERROR, "ValueError: Bob")
+    span.end()
+    assert isinstance(span, ReadableSpan)
+    assert b"Bob" not in encode_span(span, CurrentMask().masker())
+
+
+def test_names_of_attributes_and_resource_are_masked() -> None:
+    """A secret as the name of an attribute, or in the resource, is no less a secret."""
+    secret = "sk-abcdefghijklmnopqrstuvwx"
+    provider = TracerProvider(shutdown_on_exit=False, resource=Resource({"service.name": f"of {secret}"}))
+    span = provider.get_tracer("test").start_span("work", attributes={secret: "x", "a\ud800": "y"})
+    span.end()
+    assert isinstance(span, ReadableSpan)
+    payload = encode_span(span, CurrentMask().masker())
+    assert secret.encode() not in payload
+    assert attributes_of(payload) == {"[masked]": "x", "a?": "y"}
+
+
 def test_open_span_of_a_dead_process_is_an_error() -> None:
     """A root that never ended is closed as an error at the time its process was last heard of."""
     payload = as_died(encode_span(span_with({"session.id": "s"}), CurrentMask().masker()), end_time_ns=2**61)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
+import research_kit as rk
 from research_kit.errors import ConfigError
+from research_kit.session import kernel_session
 from research_kit.session.identity import Identity, default_user_id, new_session_id
 
 REFUSED = {
@@ -14,6 +18,9 @@ REFUSED = {
     "line break": ({"session_id": "a\nb"}, r"contains '\\n'.*printable"),
     "long user": ({"session_id": "s", "user_id": "u" * 201}, r"user id .* has 201 characters"),
     "long tag": ({"session_id": "s", "tags": ("t" * 201,)}, r"tag .* has 201 characters"),
+    "number as session": ({"session_id": 3}, r"session id 3 is of type int"),
+    "half a character": ({"session_id": "s", "user_id": "a\ud800"}, r"contains '\\ud800', which no server"),
+    "unnamed metadata": ({"session_id": "s", "metadata": {"": "v"}}, r"metadata key is ''"),
     "number in metadata": ({"session_id": "s", "metadata": {"k": 3}}, r"value of 'k' 3 is of type int"),
     "capital environment": ({"session_id": "s", "environment": "Prod"}, r"environment 'Prod' is not one"),
     "reserved environment": ({"session_id": "s", "environment": "langfuse-x"}, r"no 'langfuse' in front"),
@@ -32,6 +39,48 @@ def test_identity_takes_the_longest_values() -> None:
     """Values at Langfuse's limits are kept."""
     identity = Identity(session_id="s" * 200, user_id="ü" * 200, tags=("t" * 200,), environment="e" * 40)
     assert len(identity.session_id) == 200
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"tags": "one"}, r"single text 'one'.*\['one'\]"),
+        ({"tags": 5}, r"tags are 5, of type int"),
+        ({"metadata": ["a"]}, r"metadata is of type list"),
+        ({"mask": 3}, r"mask 3 is of type int"),
+        ({"mask": [3]}, r"pattern 3 is not a regular expression"),
+        ({"environment": "Prod"}, r"environment 'Prod' is not one"),
+        ({"release": "r" * 201}, r"release .* has 201 characters"),
+    ],
+    ids=lambda value: str(value)[:30],
+)
+def test_bind_refuses(arguments: dict[str, Any], message: str) -> None:
+    """A mistake in binding says which argument, why, and what to give; the session stays what it was."""
+    rk.unbind()
+    with pytest.raises(ConfigError, match=message):
+        rk.bind("s", **arguments)
+    assert rk.current_session_id() is None
+
+
+def test_bind_takes_environment_and_release() -> None:
+    """Environment and release may be given when a session is bound, and stay until others are given."""
+    try:
+        rk.bind("s", environment="staging", release="v2", tags=["a", "b", "a"])
+        rk.bind("t")
+        identity = kernel_session().identity
+        assert identity is not None
+        assert (identity.environment, identity.release, identity.tags) == ("staging", "v2", ("a", "b"))
+    finally:
+        rk.unbind()
+
+
+def test_process_joins_the_session_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """``RESEARCH_KIT_SESSION_ID`` is the session that a process binds without being told."""
+    monkeypatch.setenv("RESEARCH_KIT_SESSION_ID", "family")
+    try:
+        assert rk.bind().session_id == "family"
+    finally:
+        rk.unbind()
 
 
 def test_session_ids_are_unique_and_readable() -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from research_kit import session
+from research_kit.errors import ConfigError
 from research_kit.session import environment_file, facts
 
 
@@ -75,6 +76,35 @@ def test_environment_file_beside_the_notebook_counts(environment_file_in: Path) 
         assert "LANGFUSE_RELEASE" not in os.environ
     finally:
         session.unbind()
+
+
+def test_environment_file_of_the_notebooks_folder(
+    environment_file_in: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where Jupyter tells the notebook's path, the file in its folder counts, wherever the kernel works."""
+    monkeypatch.setenv("JPY_SESSION_NAME", str(environment_file_in / "a.ipynb"))
+    monkeypatch.chdir(tmp_path_factory.mktemp("elsewhere"))
+    environment_file.read_environment_file()
+    assert os.environ["LANGFUSE_USER_ID"] == "ann"
+
+
+@pytest.mark.parametrize(
+    ("content", "is_read"),
+    [(b'not = a : line\n"open\nLANGFUSE_USER_ID=ann\n', True), (b"\xff\xfeL\0", False)],
+    ids=["lines of any form", "not text"],
+)
+def test_strange_environment_file(
+    content: bytes, is_read: bool, environment_file_in: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Lines of any form are passed over without a word; a file that is no text is an error that names it."""
+    (environment_file_in / ".env").write_bytes(content)
+    if is_read:
+        environment_file.read_environment_file()
+        assert os.environ["LANGFUSE_USER_ID"] == "ann"
+    else:
+        with pytest.raises(ConfigError, match=r"Cannot read .*\.env'.*UTF-8"):
+            environment_file.read_environment_file()
+    assert capfd.readouterr() == ("", "")
 
 
 def test_environment_wins_over_the_file(environment_file_in: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import resource
 import signal
 import stat
 import subprocess
 import sys
 import textwrap
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -121,11 +121,20 @@ def test_open_root_is_void_once_it_ended(tmp_path: Path) -> None:
     adopted.close()
 
 
+@pytest.fixture(scope="module")
+def five_entries(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """The file of a killed process with five entries."""
+    folder = tmp_path_factory.mktemp("killed")
+    return leave_behind(folder, "for number in range(5): add(number)").read_bytes()
+
+
 @pytest.mark.parametrize("cut_bytes", [1, 10, 40, 60])
-def test_truncated_file_loses_its_last_entry_only(cut_bytes: int, tmp_path: Path) -> None:
+def test_truncated_file_loses_its_last_entry_only(
+    cut_bytes: int, five_entries: bytes, tmp_path: Path
+) -> None:
     """A file that was cut off gives back every entry before the cut."""
-    path = leave_behind(tmp_path, "for number in range(5): add(number)")
-    os.truncate(path, path.stat().st_size - cut_bytes)
+    path = tmp_path / "cut.spool"
+    path.write_bytes(five_entries[:-cut_bytes])
     adopted = Spool.adopt(path)
     assert adopted is not None
     found = payloads_of(adopted)
@@ -137,10 +146,10 @@ def test_truncated_file_loses_its_last_entry_only(cut_bytes: int, tmp_path: Path
 
 
 @pytest.mark.parametrize("position", range(0, 230, 13))
-def test_damaged_byte_costs_one_entry(position: int, tmp_path: Path) -> None:
+def test_damaged_byte_costs_one_entry(position: int, five_entries: bytes, tmp_path: Path) -> None:
     """A byte that flipped anywhere costs the entry that it is in, and no other."""
-    path = leave_behind(tmp_path, "for number in range(5): add(number)")
-    content = bytearray(path.read_bytes())
+    path = tmp_path / "damaged.spool"
+    content = bytearray(five_entries)
     content[position] ^= 0xFF
     path.write_bytes(content)
     adopted = Spool.adopt(path)
@@ -160,6 +169,47 @@ def test_full_spool_gives_up_the_oldest_traces(tmp_path: Path) -> None:
     assert spool.lost_count == 80 - len(kept)
     assert [payload[0] for payload in kept] == sorted([*range(40 - len(kept) // 2, 40)] * 2)
     assert spool.path.stat().st_size < 20_000
+    spool.close()
+
+
+def test_full_spool_is_told_to_the_next_process(tmp_path: Path) -> None:
+    """How many entries were given up is in the file, so the process that delivers the rest can say so."""
+    program = (
+        "spool.close(); spool = Spool.create(spool.path.parent, limit_bytes=10_000)\n    "
+        "for trace in range(40): spool.append(Kind.SPAN, bytes(500), "
+        "key=SpoolKey((trace + 1).to_bytes(16, 'big'), bytes(8)))"
+    )
+    adopted = Spool.adopt(leave_behind(tmp_path, program))
+    assert adopted is not None
+    assert adopted.lost_count == 40 - adopted.pending_count > 0
+    assert adopted.path.stat().st_size <= 10_000
+    adopted.close()
+
+
+def test_full_spool_keeps_scores_and_the_newest_part_of_one_long_trace(tmp_path: Path) -> None:
+    """Scores are never given up; of a trace that alone is too large the newest observations stay."""
+    spool = Spool.create(tmp_path / "spool", limit_bytes=10_000)
+    spool.append(Kind.SCORE, b"score")
+    for number in range(100):
+        spool.append(Kind.SPAN, bytes([number]) * 250, key=key_of(number + 1))
+    [score] = spool.take(max_count=100, max_bytes=1 << 20)
+    assert score[1] == b"score"
+    spool.accept([score[0]])
+    numbers = [payload[0] for payload in payloads_of(spool)]
+    assert numbers == list(range(100 - len(numbers), 100))
+    assert len(numbers) > 10
+    assert spool.path.stat().st_size <= 10_000
+    spool.close()
+
+
+def test_giving_up_takes_linear_time(tmp_path: Path) -> None:
+    """A full spool of very many small traces does not hold up the thread that ends the next span."""
+    spool = Spool.create(tmp_path / "spool", limit_bytes=5_000_000)
+    start_s = time.process_time()
+    for trace in range(60_000):
+        spool.append(Kind.SPAN, bytes(60), key=key_of(1, trace + 1))
+    assert spool.lost_count > 0
+    assert time.process_time() - start_s < 15
     spool.close()
 
 

@@ -10,8 +10,10 @@ import textwrap
 from typing import Any
 
 import pytest
+from langfuse import LangfuseSpan
 
 from research_kit import session
+from research_kit.errors import ConfigError
 from research_kit.session import trace_span
 
 KINDS = {
@@ -46,12 +48,12 @@ KINDS = {
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_decorated_call_lasts_until_it_is_over(kind: str, module_kernel: Any, module_store: Any) -> None:
+def test_decorated_call_lasts_until_it_is_over(kind: str, shared_kernel: Any, shared_store: Any) -> None:
     """What a call does is inside its observation; what the consumer of a generator does is not."""
-    session_id = module_kernel.run("rk.new_session(); print(rk.current_session_id())").strip()
-    module_kernel.run(textwrap.dedent(KINDS[kind]))
-    module_kernel.run("rk.flush()")
-    rows = module_store.wait(6 if "generator" in kind else 5, sessionId=session_id)
+    session_id = shared_kernel.run("rk.new_session(); print(rk.current_session_id())").strip()
+    shared_kernel.run(textwrap.dedent(KINDS[kind]))
+    shared_kernel.run("rk.flush()")
+    rows = shared_store.wait(6 if "generator" in kind else 5, sessionId=session_id)
     calls = {row["id"]: row for row in rows if row["name"] == "call"}
     [root] = [row for row in rows if row["name"].startswith("cell [")]
     steps = [row for row in rows if row["name"] == "step"]
@@ -74,14 +76,14 @@ ENDINGS = {
 
 
 @pytest.mark.parametrize("ending", ENDINGS)
-def test_generator_ends_its_observation(ending: str, module_kernel: Any, module_store: Any) -> None:
+def test_generator_ends_its_observation(ending: str, shared_kernel: Any, shared_store: Any) -> None:
     """A generator that is closed, fails or is cancelled ends its observation accordingly."""
     code, level, message = ENDINGS[ending]
-    session_id = module_kernel.run("rk.new_session(); print(rk.current_session_id())").strip()
+    session_id = shared_kernel.run("rk.new_session(); print(rk.current_session_id())").strip()
     generator = "@rk.trace_span('call')\ndef go():\n    yield 1\n    yield 2\nsteps = go()\n"
-    module_kernel.client.execute_interactive(generator + code, timeout=60, output_hook=lambda _: None)
-    module_kernel.run("rk.flush()")
-    [row] = [row for row in module_store.wait(2, sessionId=session_id) if row["name"] == "call"]
+    shared_kernel.client.execute_interactive(generator + code, timeout=60, output_hook=lambda _: None)
+    shared_kernel.run("rk.flush()")
+    [row] = [row for row in shared_store.wait(2, sessionId=session_id) if row["name"] == "call"]
     assert row["level"] == level
     assert message in row["statusMessage"]
 
@@ -137,6 +139,39 @@ def test_block_can_be_entered_again_inside_itself() -> None:
         assert inner.trace_id is None
     with pytest.raises(ValueError, match="inside"), block, block:
         raise ValueError("inside")
+
+
+async def test_block_is_an_async_block_too() -> None:
+    """``async with`` is the same block."""
+    session.unbind()
+    async with trace_span("block") as outer:
+        assert outer.update(output=1) is outer
+
+
+def test_stand_in_takes_every_call_of_an_observation() -> None:
+    """Code that uses an observation goes on when nothing is traced."""
+    session.unbind()
+    with trace_span("block") as stand_in:
+        missing = [name for name in dir(LangfuseSpan) if not name.startswith("_")]
+        assert [name for name in missing if not hasattr(stand_in, name)] == []
+        assert stand_in.score(name="q", value=1) is None
+        with stand_in.start_as_current_observation(name="inner") as inner:
+            inner.update(output=1).end()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"name": "work", "as_type": "foo"}, r"'work' has the type 'foo'.*agent, chain, .*tool"),
+        ({"name": ""}, r"name of the observation is ''\. Give it a text"),
+        ({"name": 3}, r"name of the observation is 3\. Give it a text"),
+    ],
+    ids=["type", "empty", "number"],
+)
+def test_mistakes_are_told_whether_something_is_bound_or_not(arguments: dict[str, Any], message: str) -> None:
+    """A type or name that Langfuse does not take is an error at once."""
+    with pytest.raises(ConfigError, match=message):
+        trace_span(**arguments)
 
 
 def test_disabled_block_imports_nothing() -> None:

@@ -30,7 +30,7 @@ FAULTS = {
     "403": _status(403, state="rejected", reason=REFUSED_KEYS.format(403)),
     "404": _status(404, state="rejected", reason="Check that LANGFUSE_BASE_URL is a Langfuse server"),
     "429": _status(429),
-    "429 with Retry-After": _status(429, retry_after="60"),
+    "429 with Retry-After": _status(429, reason="asked to wait until", retry_after="2"),
     "500": _status(500),
     "503": _status(503),
     "garbage": Fault("garbage", reason="not Langfuse's"),

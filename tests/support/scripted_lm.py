@@ -57,6 +57,7 @@ class ScriptedLM:
         self._open: list[Reply] = []
         self._lock = threading.Lock()
         self.requests: list[dict[str, Any]] = []
+        self.headers: list[dict[str, str]] = []
         self.base_url = ""
 
     def script(self, *replies: Reply | str) -> None:
@@ -108,6 +109,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.script.headers.append(dict(self.headers))
         is_known = self.path.endswith(("/chat/completions", "/messages"))
         reply = self.script.take(request) if is_known else None
         if reply is None:
