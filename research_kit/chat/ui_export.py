@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any, NamedTuple
 
+from research_kit.chat.markdown import defuse_markdown
 from research_kit.chat.ui_static import STATIC_CLASS, render_static
 from research_kit.errors import ConfigError
 
@@ -64,7 +65,7 @@ def _markdown(transcript: Sequence[Mapping[str, Any]], session_id: str) -> str:
         parts += [_tool_text(tool) for tool in message["tools"]]
         # What people wrote is no Markdown; what the assistant wrote is, and loses its power to load images.
         is_answer = message["role"] == "assistant"
-        parts.append(_without_remote_parts(message["text"]) if is_answer else _fenced(message["text"]))
+        parts.append(defuse_markdown(message["text"]) if is_answer else _fenced(message["text"]))
         if message["error"]:
             parts.append(_fenced(message["error"]))
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -80,11 +81,6 @@ def _fenced(text: str) -> str:
     longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
     fence = "`" * max(3, longest + 1)
     return f"{fence}text\n{text}\n{fence}"
-
-
-def _without_remote_parts(text: str) -> str:
-    """Return Markdown in which HTML is text and images are links, as the panel shows it."""
-    return re.sub(r"!(?=\[)", r"\\!", text.replace("<", "&lt;"))
 
 
 def _page(transcript: Sequence[Mapping[str, Any]], status: Mapping[str, Any]) -> str:

@@ -11,6 +11,8 @@ from html import escape
 from itertools import pairwise
 from typing import Any
 
+from research_kit.chat.markdown import highlight_apart
+
 __all__ = ["PART_COUNT", "STATIC_CLASS", "StaticCopy", "render_static"]
 
 STATIC_CLASS = "rk-chat-static"
@@ -85,7 +87,9 @@ def _render_facts(status: Mapping[str, Any]) -> str:
 
 def _render_message(message: Mapping[str, Any]) -> str:
     name = _NAMES[message["role"]]
-    body = message["html"] or f'<p style="white-space: pre-wrap">{escape(message["text"])}</p>'
+    body = (
+        highlight_apart(message["html"]) or f'<p style="white-space: pre-wrap">{escape(message["text"])}</p>'
+    )
     if message["state"] == "running":
         body = f'<p style="white-space: pre-wrap">{escape(message["text"])}</p>'
     tools = "".join(_render_tool(tool) for tool in message["tools"])

@@ -89,6 +89,7 @@ class ScriptedEngine:
     session_id = "jupyter-1"
     user_id = "ada"
     backend_state = "local"
+    backend_reason = ""
     waiting_count = 0
     lm_name = "scripted/model"
 
