@@ -67,7 +67,9 @@ def read_past(session_id: str) -> Past:
     """
     from research_kit.traces import messages_df, traces_df
 
-    messages = [_message(row) for row in messages_df(session_id).to_dict("records")]
+    # Numbered anew: each panel of a kernel has counted from 1 in the same session.
+    rows = messages_df(session_id).to_dict("records")
+    messages = [_message(row, number) for number, row in enumerate(rows, 1)]
     traces = traces_df(session_id)
     costs = traces["cost_usd"].dropna()
     usage = Usage(
@@ -100,9 +102,9 @@ def list_sessions() -> list[SessionSummary]:
     ]
 
 
-def _message(row: Mapping[Any, Any]) -> PastMessage:
+def _message(row: Mapping[Any, Any], number: int) -> PastMessage:
     return PastMessage(
-        message_number=int(row["message_number"]),
+        message_number=number,
         question=_known(row["question"]) or "",
         answer=_known(row["answer"]) or "",
         error=_known(row["error"]),

@@ -38,6 +38,13 @@ PROVOKE = """async () => {
     document.querySelectorAll("details").forEach((node) => { node.open = true; });
     await new Promise((done) => requestAnimationFrame(() => setTimeout(done, 100)));
 }"""
+SHOW_EACH = """(statuses) => {
+    for (const status of statuses) {
+        model.set("status", status);
+        model.publish({ type: "notice", text: status.session_id });
+        for (const node of document.querySelectorAll(".rk-header *")) node.dispatchEvent(new Event("error"));
+    }
+}"""
 BREACHES = """() => [...document.querySelectorAll("main *")].filter((node) =>
     /^(script|iframe|object|embed|form|base|meta|link|style|video|audio|template)$/i.test(node.localName)
     || [...node.attributes].some((attribute) => /^on/i.test(attribute.name))
@@ -97,7 +104,14 @@ def hostile_transcript() -> list[dict[str, Any]]:
 
 
 def hostile_status(text: str) -> dict[str, Any]:
-    return {**STATUS, "session_id": text, "user_id": text, "lm_name": text, "session_url": text}
+    return {
+        **STATUS,
+        "session_id": text,
+        "user_id": text,
+        "lm_name": text,
+        "session_url": text,
+        "backend_reason": text,
+    }
 
 
 async def test_panel_withstands_hostile_texts(watch: Watch) -> None:
@@ -105,11 +119,8 @@ async def test_panel_withstands_hostile_texts(watch: Watch) -> None:
     view = PanelPage(watch.page)
     transcript = hostile_transcript()
     await view.open(transcript=transcript)
-    for text in TEXTS:
-        shown = json.loads(json.dumps(text).encode("utf-8", "replace"))
-        shown = shown.encode("utf-8", "replace").decode()
-        await view.set_trait("status", hostile_status(shown))
-        await view.publish(type="notice", text=shown)
+    statuses = [hostile_status(text.encode("utf-8", "replace").decode()) for text in TEXTS]
+    await view.page.evaluate(SHOW_EACH, statuses)
     await view.page.get_by_role("button", name="Earlier sessions").click()
     sessions = [
         {"session_id": text, "start_time": text, "message_count": 1, "cost": text}
