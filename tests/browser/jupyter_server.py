@@ -69,7 +69,7 @@ def running_jupyter(
         )
     try:
         base_url = _wait_for_start(process, folder)["url"]
-        kernel_id = _post(base_url, "api/kernels", {"name": "python3"})["id"]
+        kernel_id = _post(base_url, "api/kernels", {"name": "python3", "path": ""})["id"]
         yield JupyterServer(base_url=base_url, token=_TOKEN, notebook_dir=notebook_dir, kernel_id=kernel_id)
     finally:
         process.terminate()

@@ -160,7 +160,7 @@ async def test_kept_forms_withstand_hostile_texts(watch: Watch) -> None:
         assert set(exported.name) <= set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-")
         assert escape(text)[:20] in exported.text
     page = export_transcript(transcript, hostile_status("s"), "html").text
-    await watch.page.set_content(page.replace("</style>", "</style><main>", 1).replace("</html>", "</main>"))
+    await watch.page.set_content(page.replace("<body>", "<body><main>", 1).replace("</body>", "</main>"))
     await watch.provoke()
 
 
