@@ -366,6 +366,10 @@ class MessageView {
     this.showFacts();
   }
 
+  differsFrom(message) {
+    return ["state", "text", "trace_url"].some((name) => message[name] !== this.message[name]);
+  }
+
   /** Take the end of an answer of which `keepText` and `keepHtml` characters are here; false when they are not. */
   finish(message, keepText, keepHtml) {
     if (this.length < keepText || (keepHtml && this.htmlLength !== keepHtml)) return false;
@@ -723,6 +727,82 @@ class ComposerView {
   }
 }
 
+/** The conversation in its frame; it stays at its end while the reader is there, and else where they are. */
+class LogView {
+  constructor() {
+    this.isFollowing = true;
+    this.place = 0;
+    const empty = element(
+      "div",
+      "rk-empty",
+      element("p", "rk-empty-title", "Ask about this notebook"),
+      element("p", "", "The assistant can list and describe your variables and query your DataFrames."),
+    );
+    this.messages = element("div", "rk-log", empty);
+    this.messages.setAttribute("role", "log");
+    this.messages.setAttribute("aria-live", "polite");
+    this.messages.setAttribute("aria-label", "Conversation");
+    this.messages.tabIndex = 0;
+    this.jump = button("rk-jump", "Go to the latest message", icon("down"));
+    this.jump.addEventListener("click", () => this.scrollToEnd());
+    this.messages.addEventListener("scroll", () => this.onScroll(), { passive: true });
+    this.messages.addEventListener("load", () => this.settle(), { capture: true });
+    this.messages.addEventListener("toggle", () => this.showJump(), { capture: true });
+    this.root = element("div", "rk-middle", this.messages, this.jump);
+    this.showJump();
+    this.sizes = new ResizeObserver(([{ contentRect }]) => this.onResize(contentRect.width));
+    this.sizes.observe(this.messages);
+  }
+
+  following(change) {
+    this.onScroll();
+    change();
+    this.settle();
+  }
+
+  settle() {
+    if (this.isFollowing) this.scrollToEnd();
+    else if (this.messages.clientHeight && this.messages.scrollTop === 0) this.messages.scrollTop = this.place;
+    this.showJump();
+  }
+
+  onScroll() {
+    const { scrollTop, clientHeight } = this.messages;
+    // A log that is not laid out has no place: the tab is hidden, or the page is not built yet.
+    if (!clientHeight) return;
+    // Only the reader scrolls up; that the end is further down also comes from what was added.
+    if (this.isAtEnd) this.isFollowing = true;
+    else if (scrollTop < this.place) this.isFollowing = false;
+    this.place = scrollTop;
+    this.showJump();
+  }
+
+  onResize(width) {
+    if (width === this.width) return;
+    this.width = width;
+    this.settle();
+  }
+
+  get isAtEnd() {
+    const { scrollHeight, scrollTop, clientHeight } = this.messages;
+    return scrollHeight - scrollTop - clientHeight < BOTTOM_PX;
+  }
+
+  scrollToEnd() {
+    this.isFollowing = true;
+    this.messages.scrollTop = this.messages.scrollHeight;
+    this.place = this.messages.scrollTop;
+  }
+
+  showJump() {
+    this.jump.hidden = this.isAtEnd;
+  }
+
+  destroy() {
+    this.sizes.disconnect();
+  }
+}
+
 class PanelView {
   constructor(model, el) {
     this.model = model;
@@ -730,13 +810,9 @@ class PanelView {
     this.requests = new Map();
     this.requestCount = 0;
     this.isResyncing = false;
-    this.isFollowing = true;
-    this.place = 0;
     this.seenAt = Date.now();
     this.build();
     el.append(this.root);
-    this.sizes = new ResizeObserver(([{ contentRect }]) => this.onResize(contentRect.width));
-    this.sizes.observe(this.log);
     this.listeners = [
       ["change:transcript", () => this.showTranscript()],
       ["change:status", () => this.showStatus()],
@@ -754,22 +830,7 @@ class PanelView {
     this.drawer = new DrawerView(this);
     this.header = new HeaderView(this, this.drawer);
     this.composer = new ComposerView({ send: (text) => this.send(text), stop: () => this.stop() });
-    this.empty = element(
-      "div",
-      "rk-empty",
-      element("p", "rk-empty-title", "Ask about this notebook"),
-      element("p", "", "The assistant can list and describe your variables and query your DataFrames."),
-    );
-    this.log = element("div", "rk-log", this.empty);
-    this.log.setAttribute("role", "log");
-    this.log.setAttribute("aria-live", "polite");
-    this.log.setAttribute("aria-label", "Conversation");
-    this.log.tabIndex = 0;
-    this.jump = button("rk-jump", "Go to the latest message", icon("down"));
-    this.jump.addEventListener("click", () => this.scrollToEnd());
-    this.log.addEventListener("scroll", () => this.onScroll(), { passive: true });
-    this.log.addEventListener("load", () => this.settleScroll(), { capture: true });
-    this.log.addEventListener("toggle", () => this.refreshJump(), { capture: true });
+    this.log = new LogView();
     this.notice = element("div", "rk-notice");
     this.notice.setAttribute("role", "status");
     this.news = element("div", "rk-offscreen");
@@ -777,7 +838,7 @@ class PanelView {
     this.root.append(
       this.header.root,
       this.drawer.root,
-      element("div", "rk-middle", this.log, this.jump),
+      this.log.root,
       this.notice,
       this.composer.root,
       this.news,
@@ -788,7 +849,6 @@ class PanelView {
     this.root.dataset.lmSuppressShortcuts = "true";
     this.root.addEventListener("keydown", (event) => event.stopPropagation());
     this.notify("");
-    this.refreshJump();
   }
 
   send(text) {
@@ -857,7 +917,7 @@ class PanelView {
 
   onMessage(message) {
     const act = {
-      accepted: () => this.settle(message.request_id, true, message) && this.scrollToEnd(),
+      accepted: () => this.settle(message.request_id, true, message) && this.log.scrollToEnd(),
       refused: () => this.settle(message.request_id, false, message) && this.notify(message.reason),
       link: () => this.settle(message.request_id, true, message),
       message: () => this.change(message, () => this.take(message)),
@@ -901,8 +961,7 @@ class PanelView {
       return;
     }
     this.revision = revision;
-    this.following(act);
-    this.empty.hidden = this.messages.size > 0;
+    this.log.following(act);
   }
 
   take({ message, keep_text, keep_html }) {
@@ -920,13 +979,13 @@ class PanelView {
   }
 
   onDelta(message) {
-    this.following(() => {
+    this.log.following(() => {
       if (!this.messages.get(message.message_id)?.applyDelta(message)) this.resync();
     });
   }
 
   onTool({ message_id, tool }) {
-    this.following(() => {
+    this.log.following(() => {
       const view = this.messages.get(message_id);
       if (view) view.updateTool(tool);
       else this.resync();
@@ -945,7 +1004,7 @@ class PanelView {
     this.isResyncing = false;
     const { revision, messages } = this.model.get("transcript");
     this.revision = revision;
-    this.following(() => {
+    this.log.following(() => {
       const known = [...this.messages.keys()];
       // What is shown in the same places stays, with the reader's selection in it.
       const differing = known.findIndex((id, index) => id !== messages[index]?.message_id);
@@ -953,17 +1012,16 @@ class PanelView {
       for (const message of messages) {
         const view = this.messages.get(message.message_id);
         if (!view) this.add(message);
-        else if (view.isOpen || message.state !== view.message.state) view.update(message);
+        else if (view.isOpen || view.differsFrom(message)) view.update(message);
         else view.feedback.show(message.feedback);
       }
     });
-    this.empty.hidden = messages.length > 0;
   }
 
   add(message) {
     const view = new MessageView(message, this);
     this.messages.set(message.message_id, view);
-    this.log.append(view.root);
+    this.log.messages.append(view.root);
   }
 
   showStatus() {
@@ -978,54 +1036,8 @@ class PanelView {
     return true;
   }
 
-  /** Change the transcript; stay at its end only if the reader is there. */
-  following(change) {
-    this.onScroll();
-    change();
-    this.settleScroll();
-  }
-
-  /** Keep the end in sight, or the place where the reader is, after sizes have changed. */
-  settleScroll() {
-    if (this.isFollowing) this.scrollToEnd();
-    else if (this.log.clientHeight && this.log.scrollTop === 0) this.log.scrollTop = this.place;
-    this.refreshJump();
-  }
-
-  onScroll() {
-    const { scrollTop, clientHeight } = this.log;
-    // A log that is not laid out has no place: the tab is hidden, or the page is not built yet.
-    if (!clientHeight) return;
-    // Only the reader scrolls up; that the end is further down also comes from what was added.
-    if (this.isAtEnd) this.isFollowing = true;
-    else if (scrollTop < this.place) this.isFollowing = false;
-    this.place = scrollTop;
-    this.refreshJump();
-  }
-
-  onResize(width) {
-    if (width === this.width) return;
-    this.width = width;
-    this.settleScroll();
-  }
-
-  get isAtEnd() {
-    const { scrollHeight, scrollTop, clientHeight } = this.log;
-    return scrollHeight - scrollTop - clientHeight < BOTTOM_PX;
-  }
-
-  scrollToEnd() {
-    this.isFollowing = true;
-    this.log.scrollTop = this.log.scrollHeight;
-    this.place = this.log.scrollTop;
-  }
-
-  refreshJump() {
-    this.jump.hidden = this.isAtEnd;
-  }
-
   destroy() {
-    this.sizes.disconnect();
+    this.log.destroy();
     for (const { patience } of this.requests.values()) clearTimeout(patience);
     for (const [name, listener] of this.listeners) this.model.off(name, listener);
     this.root.remove();
