@@ -108,7 +108,8 @@ _CODE_OR_SIGN = re.compile(
     r"|(?<!`)(?P<ticks>`+)(?!`).+?(?<!`)(?P=ticks)(?!`))|<|!(?=\[)",
     re.MULTILINE | re.DOTALL,
 )
-_SIGNS = {"<": "&lt;", "!": "\\!"}
+_SIGNS = {"<": "&lt;", "!": "\\!", "[": "\\["}
+_SAFE_ADDRESS = re.compile(r"https?:|mailto:", re.IGNORECASE)
 # The library's own errors have no common base, and odd formulas also end in errors of the language.
 _FORMULA_FAULTS: tuple[type[Exception], ...] = (
     *(fault for fault in vars(formula_exceptions).values() if isinstance(fault, type)),
@@ -146,14 +147,15 @@ def render_markdown(text: str) -> str:
 def defuse_markdown(text: str) -> str:
     """Return ``text`` as Markdown in which HTML is text and images are links, as `render_markdown` shows it.
 
-    For a reader that is not ours. Code stays as it is, unless it only seems to be code.
+    For a reader that is not ours. Code stays as it is. Where something only seems to be code, or a link leads
+    to no web address, all links become text too.
     """
     text = clean_text(text)
     if len(text) <= MAX_MARKDOWN_CHARACTERS:
         defused = _CODE_OR_SIGN.sub(lambda match: match["code"] or _SIGNS[match[0]], text)
         if not _has_live_parts(defused):
             return defused
-    return re.sub(r"<|!(?=\[)", lambda match: _SIGNS[match[0]], text)
+    return re.sub(r"[<\[]|!(?=\[)", lambda match: _SIGNS[match[0]], text)
 
 
 def highlight_apart(html: str) -> str:
@@ -239,9 +241,21 @@ def _filter_address(tag: str, attribute: str, value: str) -> str | None:
 
 
 def _has_live_parts(text: str) -> bool:
-    tokens = MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"]).parse(text)
-    types = {token.type for block in tokens for token in (block, *(block.children or ()))}
-    return bool(types & {"html_block", "html_inline", "image"})
+    return any(
+        token.type in ("html_block", "html_inline", "image")
+        or (token.type == "link_open" and not _SAFE_ADDRESS.match(str(token.attrs["href"])))
+        for block in _careless_parser().parse(text)
+        for token in (block, *(block.children or ()))
+    )
+
+
+@cache
+def _careless_parser() -> MarkdownIt:
+    """Return a parser that lets everything through, as that of another reader might."""
+    parser = MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"])
+    # Replacing it is the documented way, and every address that is there is true.
+    parser.validateLink = bool  # type: ignore[method-assign,assignment]
+    return parser
 
 
 @cache

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from html import escape
 from typing import Any
 
 import pytest
 import pytest_asyncio
 from hostile import ADDRESS, hostile_texts
+from markdown_it import MarkdownIt
 from playwright.async_api import Page, Request
 from test_panel_view import STATUS, PanelPage
 
@@ -162,6 +164,19 @@ async def test_kept_forms_withstand_hostile_texts(watch: Watch) -> None:
     page = export_transcript(transcript, hostile_status("s"), "html").text
     await watch.page.set_content(page.replace("<body>", "<body><main>", 1).replace("</body>", "</main>"))
     await watch.provoke()
+
+
+async def test_markdown_for_other_readers_withstands_hostile_texts(watch: Watch) -> None:
+    """What cells and exports give as Markdown is harmless where HTML passes and no link is refused."""
+    reader = MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"])
+    reader.validateLink = bool  # type: ignore[method-assign]
+    event = MessageFinished(answer="x", usage=USAGE, latency_s=1.0, trace_id="t")
+    parts = [CellAnswer(replace(event, answer=text), text)._repr_markdown_() for text in TEXTS]
+    parts.append(export_transcript(hostile_transcript(), hostile_status(TEXTS[0]), "markdown").text)
+    body = "".join(f"<section>{reader.render(part)}</section>" for part in parts)
+    await watch.page.set_content(f"<!doctype html><main>{body}<p id=end>whole</p></main>")
+    await watch.provoke()
+    assert await watch.page.locator("main > #end").inner_text() == "whole"
 
 
 async def test_corpus_is_large() -> None:
