@@ -13,7 +13,7 @@ from typing import Any
 END = "THE-END"
 _WORDS = ("The ", "rows ", "of ", "each ", "table ", "were ", "count", "ed. ")
 _HISTORY_ANSWER = "An earlier answer of the conversation, as long as answers are. " * 10
-_READY = "nothing was said yet"
+READY = "nothing was said yet"
 
 
 def stream_tokens(count: int) -> Iterator[str]:
@@ -74,7 +74,7 @@ def open_html(history_count: int, token_count: int) -> Callable[[], None]:
     from IPython.display import display
 
     past = f"<p>{_HISTORY_ANSWER}</p>" * history_count
-    widget = ipywidgets.HTML(value=f"{past}<p>{_READY}</p>")
+    widget = ipywidgets.HTML(value=f"{past}<p>{READY}</p>")
     display(widget)  # type: ignore[no-untyped-call]
 
     def run() -> None:
@@ -96,7 +96,7 @@ def open_interface(history_count: int, token_count: int) -> Callable[[], None]:
     for _ in range(history_count // 2):
         interface.send("An earlier question?", respond=False)
         interface.send(_HISTORY_ANSWER, user="Assistant", respond=False)
-    interface.send(_READY, user="Assistant", respond=False)
+    interface.send(READY, user="Assistant", respond=False)
     display(interface)
 
     def run() -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from benchmarks.measuring import ROOT, Options, Row, median
-from benchmarks.page_streams import END
+from benchmarks.page_streams import END, READY
 
 _CHROMIUM = Path("/usr/bin/chromium")
 _PACKAGES = ("jupyterlab>=4.6,<5", "ipykernel>=7.1", "panel", "pyviz-comms")
@@ -33,6 +33,7 @@ _PEER_TOKEN_COUNT = 500
 class _Way(NamedTuple):
     name: str
     opener: str
+    ready: str
     history_count: int
     token_count: int
 
@@ -54,16 +55,16 @@ def measure(options: Options) -> list[Row]:
 async def _measure(options: Options) -> list[Row]:
     count = 200 if options.is_quick else 2000
     peer_count = min(count, _PEER_TOKEN_COUNT)
-    panels = [_Way("chat panel", "open_panel", history, count) for history in (0, 500)]
-    short = _Way("chat panel", "open_panel", 0, peer_count)
-    htmls = [_Way("ipywidgets HTML value", "open_html", history, count) for history in (0, 500)]
+    panels = [_Way("chat panel", "open_panel", "Enter sends", history, count) for history in (0, 500)]
+    short = _Way("chat panel", "open_panel", "Enter sends", 0, peer_count)
+    htmls = [_Way("ipywidgets HTML value", "open_html", READY, history, count) for history in (0, 500)]
     ours, shown_s = await _visit(options, Path(sys.executable), [*panels, short, *htmls], shows_chat=True)
     rows = []
     for panel, html in zip(panels, htmls, strict=True):
         rows += _rows(panel, ours[panel], html, ours[html])
     python = _panel_python()
     if python is not None:
-        peer = _Way("Panel's ChatInterface", "open_interface", 0, peer_count)
+        peer = _Way("Panel's ChatInterface", "open_interface", READY, 0, peer_count)
         theirs, _ = await _visit(options, python, [peer], shows_chat=False)
         rows += _rows(short, ours[short], peer, theirs[peer])
     if shown_s is not None:
@@ -139,7 +140,7 @@ async def _stream(page, server, name: str, way: _Way) -> _Figures:  # type: igno
     await notebook.open(name, open_view, "run()")
     await notebook.run_cell(0)
     await notebook.expect_done(0)
-    await page.get_by_text("earlier question" if way.history_count else "aid yet").first.wait_for()
+    await page.get_by_text(way.ready).first.wait_for()
     await page.wait_for_timeout(_SETTLE_MS)
     before = sum(received)
     await notebook.run_cell(1)
