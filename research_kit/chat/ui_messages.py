@@ -27,7 +27,7 @@ from research_kit.chat.events import (
     Usage,
 )
 from research_kit.chat.markdown import clean_text, is_picture, render_markdown
-from research_kit.chat.past import PastMessage
+from research_kit.chat.past import PastMessage, PastTool
 from research_kit.chat.ui_format import format_latency, usage_texts
 
 __all__ = [
@@ -200,6 +200,7 @@ def past_to_messages(past: PastMessage) -> tuple[ChatMessage, ChatMessage]:
         text=past.answer,
         state="failed" if is_failed else "finished",
         message_number=number,
+        tools=tuple(map(_past_call, past.tools)),
         usage=past.usage,
         latency_s=past.latency_s,
         trace_id=past.trace_id,
@@ -215,6 +216,18 @@ def tool_to_wire(tool: ToolCall) -> dict[str, Any]:
         "images": list(tool.images),
         "texts": {"latency": format_latency(tool.latency_s)},
     }
+
+
+def _past_call(past: PastTool) -> ToolCall:
+    started = _started_call(ToolStarted(call_id=past.call_id, name=past.name, arguments=past.arguments))
+    finished = ToolFinished(
+        call_id=past.call_id,
+        name=past.name,
+        result=past.result,
+        is_error=past.is_error,
+        latency_s=past.latency_s,
+    )
+    return _finished_call(started, finished)
 
 
 def _started_call(event: ToolStarted) -> ToolCall:

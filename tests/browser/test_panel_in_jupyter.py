@@ -188,6 +188,7 @@ async def test_tools_ask_and_what_is_kept_can_be_changed(
     replayed = notebook.questions.filter(has_text=question)
     await expect(replayed).to_have_count(1)
     await expect(notebook.answers.last.locator("strong")).to_have_text("kept")
+    await expect(notebook.answers.last.locator(".rk-tool")).to_contain_text("kept a note")
 
     scripted_lm.script(decision(), answer("Another one."))
     await replayed.hover()

@@ -11,7 +11,7 @@ from IPython.utils.capture import capture_output
 from scripted_panel import USAGE, Browser, finished, started
 
 from research_kit.chat.events import MessageFailed, ToolFinished, ToolStarted
-from research_kit.chat.past import PastMessage
+from research_kit.chat.past import PastMessage, PastTool
 from research_kit.errors import BackendError, ConfigError
 
 PAST = PastMessage(
@@ -22,6 +22,16 @@ PAST = PastMessage(
     usage=USAGE,
     latency_s=1.0,
     trace_id="t7",
+    tools=(
+        PastTool(
+            call_id="c7",
+            name="look",
+            arguments={"name": "x"},
+            result="an int",
+            is_error=False,
+            latency_s=0.2,
+        ),
+    ),
 )
 
 
@@ -185,6 +195,8 @@ def test_session_is_picked_and_replayed() -> None:
     browser.join_thread()
     assert [message["text"] for message in browser.transcripts[-1]["messages"]] == ["What was it?", "**42**"]
     assert browser.answer["html"] == "<p><strong>42</strong></p>\n"
+    [tool] = browser.answer["tools"]
+    assert (tool["name"], tool["arguments"], tool["result"]) == ("look", '{\n  "name": "x"\n}', "an int")
     browser.send_and_wait("and now?")
     assert [message["message_id"] for message in browser.panel.messages] == ["q7", "a7", "q8", "a8"]
 
