@@ -8,10 +8,12 @@ from __future__ import annotations
 import subprocess
 import sys
 
-from benchmarks.measuring import ROOT, Options, Row, median
+from benchmarks.measuring import KEYS, ROOT, Options, Row, median, null_server
 
 _GOAL_S = 0.2
 _GOAL_KB = 30.0
+_GOAL_ENGINE_MS = 15.0
+_MESSAGE_COUNT = 200
 _DEADLINE_S = 120.0
 
 
@@ -45,12 +47,25 @@ def measure(options: Options) -> list[Row]:
                 goal=_GOAL_KB,
             ),
         ]
+    with null_server() as base_url:
+        settings = {**KEYS, "LANGFUSE_BASE_URL": base_url}
+        engine = [_run(options, "engine", _MESSAGE_COUNT, 0, **settings) for _ in range(options.repeat_count)]
+    rows.append(
+        Row(
+            name="a message without a language model, traced",
+            value=median(run[0] for run in engine) * 1000,
+            unit="ms",
+            goal=_GOAL_ENGINE_MS,
+        )
+    )
     return rows
 
 
-def _run(options: Options, way: str, history_count: int, token_count: int) -> tuple[float, float]:
+def _run(
+    options: Options, way: str, history_count: int, token_count: int, **settings: str
+) -> tuple[float, float]:
     command = [sys.executable, "-m", "benchmarks.panel_worker", way, str(history_count), str(token_count)]
-    environment = options.environment(way, LANGFUSE_TRACING_ENABLED="false")
+    environment = options.environment(way, **(settings or {"LANGFUSE_TRACING_ENABLED": "false"}))
     run = subprocess.run(
         command, env=environment, cwd=ROOT, capture_output=True, text=True, check=True, timeout=_DEADLINE_S
     )

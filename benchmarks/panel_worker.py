@@ -1,12 +1,14 @@
 """What a kernel publishes until an answer of 2,000 tokens is shown, measured inside the kernel's process.
 
 Run by `benchmarks.panel_speed` as ``python -m benchmarks.panel_worker way history_count token_count``; prints
-the seconds until the last token was on its way to the browser, and the bytes of all messages.
+the seconds until the last token was on its way to the browser, and the bytes of all messages. The way
+``engine`` prints instead the median seconds of a message that needs no language model, and 0.
 """
 
 from __future__ import annotations
 
 import json
+import statistics
 import sys
 import threading
 import time
@@ -38,7 +40,7 @@ def main() -> None:
     """Measure one way and print its figures."""
     way, history_count, token_count = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
     comm.create_comm = CountingComm
-    measure = {"panel": _measure_panel, "html": _measure_html}[way]
+    measure = {"panel": _measure_panel, "html": _measure_html, "engine": _measure_engine}[way]
     # Tokens of English prose have about four characters and a half, with the space.
     words = ("The ", "rows ", "of ", "each ", "table ", "were ", "count", "ed. ")
     tokens = [words[number % 8] + "\n\n" * (number % 120 == 119) for number in range(token_count)]
@@ -98,6 +100,25 @@ def _measure_panel(history_count: int, tokens: list[str]) -> tuple[float, int]:
     seconds = time.perf_counter() - begin_s
     shown.wait(30)
     return seconds, CountingComm.byte_count
+
+
+def _measure_engine(message_count: int, _tokens: list[str]) -> tuple[float, int]:
+    import dspy
+
+    from research_kit.chat.engine import Conversation
+
+    class Parrot(dspy.Module):
+        async def aforward(self, question: str, history: dspy.History) -> dspy.Prediction:
+            return dspy.Prediction(answer=question)
+
+    conversation = Conversation(lm=dspy.LM("openai/none", api_key="none"), assistant=Parrot())
+    conversation.ask("The first message prepares everything.")
+    seconds = []
+    for number in range(message_count):
+        begin_s = time.perf_counter()
+        conversation.ask(f"question {number}")
+        seconds.append(time.perf_counter() - begin_s)
+    return statistics.median(seconds), 0
 
 
 def _measure_html(history_count: int, tokens: list[str]) -> tuple[float, int]:

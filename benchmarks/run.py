@@ -28,6 +28,7 @@ _BENCHMARKS = {
     "reading": "reading",
     "store": "store_speed",
     "panel": "panel_speed",
+    "page": "panel_page",
     "peers": "peers",
 }
 _PACKAGES = ("research-kit", "langfuse", "opentelemetry-sdk", "pandas", "ipython")

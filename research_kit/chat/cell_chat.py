@@ -14,13 +14,15 @@ import threading
 from collections.abc import Mapping, MutableMapping
 from html import escape
 from typing import Any, NamedTuple, NoReturn
+from urllib.parse import quote
 
 from research_kit import session
 from research_kit.chat.engine import Conversation
 from research_kit.chat.events import MessageFinished
-from research_kit.chat.markdown import render_markdown
+from research_kit.chat.markdown import defuse_markdown, highlight_apart, render_markdown
 from research_kit.chat.pages import page_address
 from research_kit.chat.ui_format import format_latency, usage_texts
+from research_kit.chat.ui_messages import kept_text
 from research_kit.errors import ConfigError
 
 __all__ = ["CellAnswer", "ChatOptions", "ask_in_cell", "fill_in", "parse_options", "run_chat_magic"]
@@ -61,9 +63,10 @@ class CellAnswer:
     """
 
     def __init__(self, event: MessageFinished, trace_address: str | None) -> None:
-        self.text = event.answer
+        self.text = kept_text(event.answer)
         self._facts = [*_figures(event)]
-        self._trace_address = trace_address
+        is_web = trace_address is not None and trace_address.startswith(("http://", "https://"))
+        self._trace_address = trace_address if is_web else None
 
     def __str__(self) -> str:
         """Return the text of the answer."""
@@ -75,14 +78,20 @@ class CellAnswer:
 
     def _repr_html_(self) -> str:
         facts = [escape(fact) for fact in self._facts]
-        if self._trace_address is not None and self._trace_address.startswith(("http://", "https://")):
+        if self._trace_address is not None:
             address = escape(self._trace_address)
             facts.append(f'<a href="{address}" target="_blank" rel="noopener noreferrer">trace</a>')
         style = "margin-top: .6em; font-size: .85em; opacity: .75"
         return (
-            f'<div style="overflow-wrap: anywhere">{render_markdown(self.text)}'
+            f'<div style="overflow-wrap: anywhere">{highlight_apart(render_markdown(self.text))}'
             f'<div style="{style}">{" · ".join(facts)}</div></div>'
         )
+
+    def _repr_markdown_(self) -> str:
+        facts = list(self._facts)
+        if self._trace_address is not None:
+            facts.append(f"[trace]({quote(self._trace_address, safe=':/?#=&%')})")
+        return f"{defuse_markdown(self.text)}\n\n*{' · '.join(facts)}*"
 
 
 class _Parser(argparse.ArgumentParser):

@@ -88,6 +88,11 @@ class Conversation:
         return session.status().state
 
     @property
+    def backend_reason(self) -> str:
+        """Why the backend is in its state; empty when all is well."""
+        return session.status().reason
+
+    @property
     def lm_name(self) -> str | None:
         """The language model that answers; None before the first message."""
         return self._assembly.lm.name if self._assembly is not None else None

@@ -31,6 +31,8 @@ __all__ = [
     "MAX_SHOWN_CHARACTERS",
     "GrowingMarkdown",
     "clean_text",
+    "defuse_markdown",
+    "highlight_apart",
     "render_markdown",
 ]
 
@@ -44,6 +46,8 @@ _MAX_HIGHLIGHTED_CHARACTERS = 20_000
 _MAX_FORMULA_CHARACTERS = 1_000
 _MAX_NESTING = 20
 _HIGHLIGHT_PREFIX = "rk-hl-"
+# markdown-it writes the word after the fence behind it.
+_LANGUAGE_PREFIX = "language-"
 
 # A closed list, so that a word after the fence of a model's answer decides no import.
 _LEXERS = {
@@ -91,12 +95,21 @@ _ATTRIBUTES = {
     "td": {"style"},
 }
 _CLASSES = {
+    "code": {_LANGUAGE_PREFIX + name for name in _LEXERS},
     "span": {"rk-image", *(_HIGHLIGHT_PREFIX + name for name in STANDARD_TYPES.values() if name)},
     "p": {"rk-rest"},
 }
 _URL_SCHEMES = {"http", "https", "mailto"}
 # Pixels inside the text itself. SVG is left out: it is a document, not pixels.
 _PICTURE = re.compile(r"data:image/(png|jpeg|gif|webp);base64,[A-Za-z0-9+/=]+")
+# Fenced blocks and code spans, in which signs are only signs; else what can begin HTML or an image.
+_CODE_OR_SIGN = re.compile(
+    r"(?P<code>^ {0,3}(?P<fence>`{3,}|~{3,})[^\n]*\n(?:.*?^ {0,3}(?P=fence)[`~]*[ \t]*$|.*\Z)"
+    r"|(?<!`)(?P<ticks>`+)(?!`).+?(?<!`)(?P=ticks)(?!`))|<|!(?=\[)",
+    re.MULTILINE | re.DOTALL,
+)
+_SIGNS = {"<": "&lt;", "!": "\\!", "[": "\\["}
+_SAFE_ADDRESS = re.compile(r"https?:|mailto:", re.IGNORECASE)
 # The library's own errors have no common base, and odd formulas also end in errors of the language.
 _FORMULA_FAULTS: tuple[type[Exception], ...] = (
     *(fault for fault in vars(formula_exceptions).values() if isinstance(fault, type)),
@@ -129,6 +142,26 @@ def render_markdown(text: str) -> str:
     if len(text) > MAX_MARKDOWN_CHARACTERS:
         return _sanitise(_render_long_text(text))
     return _sanitise(_parser().render(text))
+
+
+def defuse_markdown(text: str) -> str:
+    """Return ``text`` as Markdown in which HTML is text and images are links, as `render_markdown` shows it.
+
+    For a reader that is not ours. Code stays as it is. Where something only seems to be code, or a link leads
+    to no web address, all links become text too.
+    """
+    text = clean_text(text)
+    if len(text) <= MAX_MARKDOWN_CHARACTERS:
+        defused = _CODE_OR_SIGN.sub(lambda match: match["code"] or _SIGNS[match[0]], text)
+        if not _has_live_parts(defused):
+            return defused
+    return re.sub(r"[<\[]|!(?=\[)", lambda match: _SIGNS[match[0]], text)
+
+
+def highlight_apart(html: str) -> str:
+    """Return HTML of `render_markdown` with Jupyter's own classes on its code, for places without ours."""
+    # A quotation mark of the text itself is escaped, so that only attributes match.
+    return html.replace(f'class="{_HIGHLIGHT_PREFIX}', 'class="').replace("<pre>", '<pre class="highlight">')
 
 
 class GrowingMarkdown:
@@ -205,6 +238,24 @@ def _filter_address(tag: str, attribute: str, value: str) -> str | None:
     if (tag, attribute) == ("a", "href") and value.strip().lower().startswith("data:"):
         return None
     return value
+
+
+def _has_live_parts(text: str) -> bool:
+    return any(
+        token.type in ("html_block", "html_inline", "image")
+        or (token.type == "link_open" and not _SAFE_ADDRESS.match(str(token.attrs["href"])))
+        for block in _careless_parser().parse(text)
+        for token in (block, *(block.children or ()))
+    )
+
+
+@cache
+def _careless_parser() -> MarkdownIt:
+    """Return a parser that lets everything through, as that of another reader might."""
+    parser = MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"])
+    # Replacing it is the documented way, and every address that is there is true.
+    parser.validateLink = bool  # type: ignore[method-assign,assignment]
+    return parser
 
 
 @cache

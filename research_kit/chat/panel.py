@@ -25,7 +25,13 @@ from research_kit.chat.past import PastMessage
 from research_kit.chat.ui_engine import Engine, Turn, coalesce_events
 from research_kit.chat.ui_export import ExportedFile, export_transcript
 from research_kit.chat.ui_format import format_cost
-from research_kit.chat.ui_messages import ChatMessage, fold_events, message_to_wire, past_to_messages
+from research_kit.chat.ui_messages import (
+    ChatMessage,
+    fold_events,
+    kept_text,
+    message_to_wire,
+    past_to_messages,
+)
 from research_kit.chat.ui_static import PART_COUNT, StaticCopy, render_static
 from research_kit.chat.ui_status import read_status
 from research_kit.chat.ui_transcript import Transcript
@@ -125,10 +131,12 @@ class ChatPanel(anywidget.AnyWidget):
         match content:
             case {"type": "feedback", "message_id": str(name), "value": 0 | 1 | None as value, **rest}:
                 comment = str(rest.get("comment", ""))
-                self._in_thread(lambda: self._give_feedback(name, value, clean_text(comment)))
+                self._in_thread(lambda: self._give_feedback(name, value, kept_text(comment)))
             case {"type": "open", "request_id": str(request_id), "trace_id": str() | None as trace_id}:
                 url = self._engine.opening_link(trace_id)
                 self.send({"type": "link", "request_id": request_id, "url": url})
+            case {"type": "refresh"}:
+                self._refresh()
             case {"type": "export", "form": str(form)}:
                 self.send({"type": "file", **self.export(form)._asdict()})
             case {"type": "list_sessions"}:
@@ -248,7 +256,11 @@ class ChatPanel(anywidget.AnyWidget):
         self._message_count += 1
         number = turn.message_number
         question = ChatMessage(
-            message_id=f"q{self._message_count}", role="user", text=text, state="sent", message_number=number
+            message_id=f"q{self._message_count}",
+            role="user",
+            text=kept_text(text),
+            state="sent",
+            message_number=number,
         )
         answer = ChatMessage(
             message_id=f"a{self._message_count}",
@@ -338,6 +350,17 @@ class ChatPanel(anywidget.AnyWidget):
     def _refresh_status(self) -> None:
         with self._lock:
             self.status = read_status(self._engine, is_busy=bool(self._turns))
+
+    def _refresh(self) -> None:
+        """Show what has become known since the last message: the state of the server, and addresses."""
+        with self._lock:
+            for wire in self.messages:
+                if wire["trace_id"] and not wire["trace_url"] and wire["state"] not in ("queued", "running"):
+                    address = self._engine.page_address(wire["trace_id"])
+                    if address is None:
+                        break
+                    self._messages.put([{**wire, "trace_url": address}])
+        self._refresh_status()
 
     def _part_id(self, part: int) -> str:
         return f"{self._display_id}-{part}"

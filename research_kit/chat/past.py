@@ -6,17 +6,39 @@ with a session.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
 from research_kit.chat.events import Usage
 
-__all__ = ["Past", "PastMessage", "SessionSummary", "list_sessions", "read_past"]
+__all__ = ["Past", "PastMessage", "PastTool", "SessionSummary", "list_sessions", "read_past"]
 
 _RECENT = timedelta(days=30)
 _MOST_SESSIONS = 30
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PastTool:
+    """A tool call of a message that is read back.
+
+    Attributes:
+        call_id: Its observation.
+        name: Name of the tool.
+        arguments: What it was called with, as the server has it.
+        result: What it answered, or why it failed, as text.
+        is_error: Whether it failed.
+        latency_s: How long it took in seconds.
+    """
+
+    call_id: str
+    name: str
+    arguments: Any
+    result: str
+    is_error: bool
+    latency_s: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +53,7 @@ class PastMessage:
         usage: Tokens and cost.
         latency_s: Seconds from sending to the whole answer.
         trace_id: Its trace.
+        tools: The tool calls, in the order of their start.
     """
 
     message_number: int
@@ -40,6 +63,7 @@ class PastMessage:
     usage: Usage
     latency_s: float
     trace_id: str
+    tools: tuple[PastTool, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,9 +89,14 @@ def read_past(session_id: str) -> Past:
     Raises:
         BackendError: When the server cannot be read.
     """
-    from research_kit.traces import messages_df, traces_df
+    from research_kit.traces import messages_df, tool_calls_df, traces_df
 
-    messages = [_message(row) for row in messages_df(session_id).to_dict("records")]
+    # Numbered anew: each panel of a kernel has counted from 1 in the same session.
+    rows = messages_df(session_id).to_dict("records")
+    tools: dict[str, list[PastTool]] = {}
+    for row in tool_calls_df(session_id).to_dict("records"):
+        tools.setdefault(row["trace_id"], []).append(_tool(row))
+    messages = [_message(row, number, tools.get(row["trace_id"], ())) for number, row in enumerate(rows, 1)]
     traces = traces_df(session_id)
     costs = traces["cost_usd"].dropna()
     usage = Usage(
@@ -100,15 +129,28 @@ def list_sessions() -> list[SessionSummary]:
     ]
 
 
-def _message(row: Mapping[Any, Any]) -> PastMessage:
+def _tool(row: Mapping[Any, Any]) -> PastTool:
+    result = row["error"] if row["is_error"] else row["output"]
+    return PastTool(
+        call_id=row["observation_id"],
+        name=row["name"],
+        arguments=row["input"],
+        result=result if isinstance(result, str) else json.dumps(result, ensure_ascii=False, default=str),
+        is_error=bool(row["is_error"]),
+        latency_s=float(_known(row["latency_s"]) or 0.0),
+    )
+
+
+def _message(row: Mapping[Any, Any], number: int, tools: Iterable[PastTool]) -> PastMessage:
     return PastMessage(
-        message_number=int(row["message_number"]),
+        message_number=number,
         question=_known(row["question"]) or "",
         answer=_known(row["answer"]) or "",
         error=_known(row["error"]),
         usage=_usage(row),
         latency_s=float(_known(row["latency_s"]) or 0.0),
         trace_id=str(row["trace_id"]),
+        tools=tuple(tools),
     )
 
 

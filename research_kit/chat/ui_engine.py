@@ -71,6 +71,10 @@ class Engine(Protocol):
         """Where traces go: ``disabled``, ``local``, ``connected``, …."""
 
     @property
+    def backend_reason(self) -> str:
+        """Why the backend is in that state; empty when all is well."""
+
+    @property
     def waiting_count(self) -> int:
         """Messages that wait until those before them are answered."""
 

@@ -12,7 +12,8 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any, NamedTuple
 
-from research_kit.chat.ui_static import STATIC_CLASS, render_static
+from research_kit.chat.markdown import defuse_markdown
+from research_kit.chat.ui_static import render_body
 from research_kit.errors import ConfigError
 
 __all__ = ["ExportedFile", "export_transcript"]
@@ -24,7 +25,7 @@ _STYLE = (
     "body{font:16px/1.6 system-ui,sans-serif;max-width:48em;margin:2em auto;padding:0 1em;color-scheme:light "
     "dark}blockquote{margin:0 0 1.5em;padding-left:1em;border-left:3px solid #8888}pre{overflow:auto;padding:"
     ".6em;background:#8882}table{border-collapse:collapse}td,th{padding:.2em .8em;border:1px solid #8886}"
-    "img{max-width:100%}"
+    "img{max-width:100%}body{overflow-wrap:anywhere}"
 )
 
 
@@ -64,7 +65,7 @@ def _markdown(transcript: Sequence[Mapping[str, Any]], session_id: str) -> str:
         parts += [_tool_text(tool) for tool in message["tools"]]
         # What people wrote is no Markdown; what the assistant wrote is, and loses its power to load images.
         is_answer = message["role"] == "assistant"
-        parts.append(_without_remote_parts(message["text"]) if is_answer else _fenced(message["text"]))
+        parts.append(defuse_markdown(message["text"]) if is_answer else _fenced(message["text"]))
         if message["error"]:
             parts.append(_fenced(message["error"]))
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -82,20 +83,15 @@ def _fenced(text: str) -> str:
     return f"{fence}text\n{text}\n{fence}"
 
 
-def _without_remote_parts(text: str) -> str:
-    """Return Markdown in which HTML is text and images are links, as the panel shows it."""
-    return re.sub(r"!(?=\[)", r"\\!", text.replace("<", "&lt;"))
-
-
 def _page(transcript: Sequence[Mapping[str, Any]], status: Mapping[str, Any]) -> str:
     policy = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
-    body = render_static(transcript, status).replace(f'class="{STATIC_CLASS}" style="', 'style="', 1)
+    body = render_body(transcript, status)
     title = escape(f"Chat of session {status['session_id']}")
     return (
         f'<!doctype html><html lang="en"><meta charset="utf-8">'
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
         f'<meta name="viewport" content="width=device-width"><title>{title}</title>'
-        f"<style>{_STYLE}</style>{body}</html>\n"
+        f"<style>{_STYLE}</style><body>{body}</body></html>\n"
     )
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from research_kit.chat.events import Usage
 
-__all__ = ["UNKNOWN", "format_cost", "format_latency", "usage_texts"]
+__all__ = ["UNKNOWN", "format_cost", "format_dollars", "format_latency", "usage_texts"]
 
 UNKNOWN = "–"  # noqa: RUF001 - the dash is what readers expect for "no value"
 
@@ -16,7 +16,7 @@ def format_cost(usage: Usage | None) -> str:
     """Return the cost in US dollars: a dash when unknown, after ``≥`` when some calls have no known price."""
     if usage is None or usage.cost_usd is None or (usage.cost_usd == 0 and usage.unpriced_count):
         return UNKNOWN
-    return f"≥ {_format_dollars(usage.cost_usd)}" if usage.unpriced_count else _format_dollars(usage.cost_usd)
+    return f"≥ {format_dollars(usage.cost_usd)}" if usage.unpriced_count else format_dollars(usage.cost_usd)
 
 
 def format_latency(latency_s: float | None) -> str:
@@ -42,7 +42,8 @@ def usage_texts(usage: Usage | None) -> dict[str, str]:
     }
 
 
-def _format_dollars(cost_usd: float) -> str:
+def format_dollars(cost_usd: float) -> str:
+    """Return an amount with the digits that matter at its size."""
     if cost_usd == 0:
         return "$0"
     if cost_usd < 0.0001:

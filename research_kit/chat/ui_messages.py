@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, NamedTuple
 
+from research_kit import session
 from research_kit.chat.events import (
     ApprovalNeeded,
     Delta,
@@ -26,7 +27,7 @@ from research_kit.chat.events import (
     Usage,
 )
 from research_kit.chat.markdown import clean_text, is_picture, render_markdown
-from research_kit.chat.past import PastMessage
+from research_kit.chat.past import PastMessage, PastTool
 from research_kit.chat.ui_format import format_latency, usage_texts
 
 __all__ = [
@@ -36,6 +37,7 @@ __all__ = [
     "ToolCall",
     "fold_event",
     "fold_events",
+    "kept_text",
     "message_to_wire",
     "past_to_messages",
     "tool_to_wire",
@@ -121,6 +123,11 @@ class Batch(NamedTuple):
     changed_tools: tuple[ToolCall, ...]
 
 
+def kept_text(text: str) -> str:
+    """Return ``text`` as it may be kept in a notebook: without secrets, and without lone surrogates."""
+    return session.masked(clean_text(text))
+
+
 def fold_events(answer: ChatMessage, events: Iterable[Event]) -> Batch:
     """Apply ``events`` to ``answer`` one by one and say what changed."""
     before, offset = answer, None
@@ -145,16 +152,16 @@ def fold_event(answer: ChatMessage, event: Event) -> ChatMessage:
             return replace(answer, tools=tuple(_asking_call(tool, event) for tool in answer.tools))
         case Notice():
             told = [answer.notice] if answer.notice else []
-            return replace(answer, notice="\n".join([*told, clean_text(event.text)]))
+            return replace(answer, notice="\n".join([*told, kept_text(event.text)]))
         case ToolReported():
             return replace(answer, tools=tuple(_reporting_call(tool, event) for tool in answer.tools))
         case ToolFinished():
             return replace(answer, tools=tuple(_finished_call(tool, event) for tool in answer.tools))
         case MessageFinished() | MessageCancelled():
             state: State = "finished" if isinstance(event, MessageFinished) else "cancelled"
-            return replace(_ended(answer, event), text=clean_text(event.answer), state=state)
+            return replace(_ended(answer, event), text=kept_text(event.answer), state=state)
         case MessageFailed():
-            return replace(_ended(answer, event), state="failed", error=clean_text(event.error))
+            return replace(_ended(answer, event), state="failed", error=kept_text(event.error))
 
 
 def message_to_wire(message: ChatMessage, *, trace_url: str | None) -> dict[str, Any]:
@@ -193,6 +200,7 @@ def past_to_messages(past: PastMessage) -> tuple[ChatMessage, ChatMessage]:
         text=past.answer,
         state="failed" if is_failed else "finished",
         message_number=number,
+        tools=tuple(map(_past_call, past.tools)),
         usage=past.usage,
         latency_s=past.latency_s,
         trace_id=past.trace_id,
@@ -210,10 +218,22 @@ def tool_to_wire(tool: ToolCall) -> dict[str, Any]:
     }
 
 
+def _past_call(past: PastTool) -> ToolCall:
+    started = _started_call(ToolStarted(call_id=past.call_id, name=past.name, arguments=past.arguments))
+    finished = ToolFinished(
+        call_id=past.call_id,
+        name=past.name,
+        result=past.result,
+        is_error=past.is_error,
+        latency_s=past.latency_s,
+    )
+    return _finished_call(started, finished)
+
+
 def _started_call(event: ToolStarted) -> ToolCall:
     arguments = json.dumps(event.arguments, indent=2, ensure_ascii=False, default=repr)
     return ToolCall(
-        call_id=event.call_id, name=clean_text(event.name), arguments=_shortened(clean_text(arguments))
+        call_id=event.call_id, name=clean_text(event.name), arguments=_shortened(kept_text(arguments))
     )
 
 
@@ -236,7 +256,7 @@ def _progress_text(event: ToolReported) -> str:
         part = f"{share:.0%}"
     else:
         part = f"{event.done:g}"
-    return " · ".join(filter(None, [part, clean_text(event.message)[:_MAX_PROGRESS_CHARACTERS]]))
+    return " · ".join(filter(None, [part, kept_text(event.message)[:_MAX_PROGRESS_CHARACTERS]]))
 
 
 def _finished_call(tool: ToolCall, event: ToolFinished) -> ToolCall:
@@ -244,7 +264,7 @@ def _finished_call(tool: ToolCall, event: ToolFinished) -> ToolCall:
         return tool
     return replace(
         tool,
-        result=_shortened(clean_text(event.result)),
+        result=_shortened(kept_text(event.result)),
         is_error=event.is_error,
         latency_s=event.latency_s,
         is_asking=False,

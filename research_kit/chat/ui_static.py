@@ -11,7 +11,9 @@ from html import escape
 from itertools import pairwise
 from typing import Any
 
-__all__ = ["PART_COUNT", "STATIC_CLASS", "StaticCopy", "render_static"]
+from research_kit.chat.markdown import highlight_apart
+
+__all__ = ["PART_COUNT", "STATIC_CLASS", "StaticCopy", "render_body", "render_static"]
 
 STATIC_CLASS = "rk-chat-static"
 """Class of the root element; the live panel's style sheet hides it, so that no reader sees both."""
@@ -23,6 +25,10 @@ PART_COUNT = 3
 _PART_SIZES = (128, 16)
 # Notebook 7 folds outputs that are taller than about 1,800 pixels, the live panel with them.
 _STYLE = "max-height: 50em; overflow: auto; overflow-wrap: anywhere"
+_MESSAGE_STYLES = {
+    "user": "margin: 1em 0; padding: .5em 1em; border-radius: .6em; background: rgba(128, 128, 128, .13)",
+    "assistant": "margin: 1em 0; padding: 0 1em",
+}
 _NAMES = {"user": "You", "assistant": "Assistant"}
 _NOTES = {
     "queued": "The question still waited.",
@@ -59,6 +65,12 @@ def render_static(transcript: Sequence[Mapping[str, Any]], status: Mapping[str, 
     return _render_part(transcript, status)
 
 
+def render_body(messages: Sequence[Mapping[str, Any]], status: Mapping[str, Any] | None) -> str:
+    """Return the messages, and the facts of the session when they are given, for an element around them."""
+    facts = "" if status is None else _render_facts(status)
+    return "".join(map(_render_message, messages)) + facts
+
+
 def _bounds(count: int) -> list[tuple[int, int]]:
     ends = [count // size * size for size in _PART_SIZES]
     return list(pairwise([0, *ends, count]))
@@ -67,9 +79,7 @@ def _bounds(count: int) -> list[tuple[int, int]]:
 def _render_part(messages: Sequence[Mapping[str, Any]], status: Mapping[str, Any] | None) -> str:
     if not messages and status is None:
         return f'<div class="{STATIC_CLASS}"></div>'
-    body = "".join(map(_render_message, messages))
-    facts = "" if status is None else _render_facts(status)
-    return f'<div class="{STATIC_CLASS}" style="{_STYLE}">{body}{facts}</div>'
+    return f'<div class="{STATIC_CLASS}" style="{_STYLE}">{render_body(messages, status)}</div>'
 
 
 def _render_facts(status: Mapping[str, Any]) -> str:
@@ -84,14 +94,27 @@ def _render_facts(status: Mapping[str, Any]) -> str:
 
 
 def _render_message(message: Mapping[str, Any]) -> str:
-    name = _NAMES[message["role"]]
-    body = message["html"] or f'<p style="white-space: pre-wrap">{escape(message["text"])}</p>'
-    if message["state"] == "running":
+    body = highlight_apart(message["html"])
+    if not body or message["state"] == "running":
         body = f'<p style="white-space: pre-wrap">{escape(message["text"])}</p>'
     tools = "".join(_render_tool(tool) for tool in message["tools"])
     notes = [_NOTES.get(message["state"]), message["error"]]
     note = "".join(f"<p><em>{escape(text)}</em></p>" for text in notes if text)
-    return f"<p><strong>{name}</strong></p>{tools}<blockquote>{body}{note}</blockquote>"
+    role = message["role"]
+    name = f"<p><strong>{_NAMES[role]}</strong></p>"
+    return f'<div style="{_MESSAGE_STYLES[role]}">{name}{tools}{body}{note}{_render_figures(message)}</div>'
+
+
+def _render_figures(message: Mapping[str, Any]) -> str:
+    if message["usage"] is None:
+        return ""
+    texts = message["texts"]
+    figures = [f"tokens {texts['tokens']}", f"cost {texts['cost']}", texts["latency"]]
+    shown = " · ".join(map(escape, figures))
+    address = message["trace_url"]
+    if address is not None and address.startswith(("http://", "https://")):
+        shown += f' · <a href="{escape(address)}" target="_blank" rel="noopener noreferrer">trace</a>'
+    return f"<p><small>{shown}</small></p>"
 
 
 def _render_tool(tool: Mapping[str, Any]) -> str:

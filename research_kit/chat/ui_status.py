@@ -6,7 +6,7 @@ from typing import Any
 
 from research_kit.chat.spending import Budget
 from research_kit.chat.ui_engine import Engine
-from research_kit.chat.ui_format import format_latency, usage_texts
+from research_kit.chat.ui_format import format_cost, format_dollars, format_latency, usage_texts
 
 __all__ = ["read_status"]
 
@@ -19,6 +19,7 @@ def read_status(engine: Engine, *, is_busy: bool) -> dict[str, Any]:
         "session_id": engine.session_id,
         "user_id": engine.user_id,
         "backend_state": engine.backend_state,
+        "backend_reason": engine.backend_reason,
         "session_url": engine.page_address(),
         "lm_name": engine.lm_name,
         "is_busy": is_busy,
@@ -36,4 +37,14 @@ def _budget(budget: Budget) -> dict[str, Any] | None:
     if budget.used_part is None:
         return None
     level = "spent" if budget.is_spent else "warning" if budget.is_warning else "good"
-    return {"used_part": min(budget.used_part, 1.0), "level": level, "text": str(budget)}
+    return {"used_part": min(budget.used_part, 1.0), "level": level, "text": _budget_text(budget)}
+
+
+def _budget_text(budget: Budget) -> str:
+    parts = []
+    if budget.limit_usd is not None:
+        parts.append(f"{format_cost(budget.used)} of {format_dollars(budget.limit_usd)}")
+    if budget.limit_tokens is not None:
+        tokens = budget.used.input_tokens + budget.used.output_tokens
+        parts.append(f"{tokens:,} of {budget.limit_tokens:,} tokens")
+    return " · ".join(parts)

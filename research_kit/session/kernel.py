@@ -138,12 +138,21 @@ class KernelSession:
         Raises:
             ConfigError: When it holds an expression that cannot be used.
         """
+        self._current_mask().add(mask)
+
+    def masked(self, text: str) -> str:
+        """Return ``text`` as it would be recorded."""
+        return self._current_mask().masker()(text)
+
+    def _current_mask(self) -> CurrentMask:
         from research_kit.session.current_mask import CurrentMask
 
+        if self._mask is not None:  # without the lock, which an activation may hold for seconds
+            return self._mask
         with self._lock:
             if self._mask is None:
                 self._mask = self._telemetry.mask if self._telemetry is not None else CurrentMask()
-            self._mask.add(mask)
+            return self._mask
 
     def activate(self) -> Telemetry | None:
         """Switch tracing on when a session is bound and tracing is enabled; cheap when it is on already.
@@ -378,6 +387,11 @@ def current_user_id() -> str | None:
     """Return the user that new traces belong to."""
     identity = _current.identity
     return identity.user_id if identity is not None else None
+
+
+def masked(text: str) -> str:
+    """Return ``text`` with ``[masked]`` in the place of secrets, as it would be recorded."""
+    return _current.masked(text)
 
 
 def flush(timeout_s: float = 10.0) -> bool:

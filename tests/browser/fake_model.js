@@ -48,12 +48,29 @@ class FakeModel {
   }
 }
 
-window.openPanel = async (source, traits, viewCount) => {
+/** The part of a notebook that JupyterLab shows to its widgets: a document whose cells can be added to. */
+class FakeNotebook {
+  constructor(sources, readOnly) {
+    this.cells = sources.map((source, index) => ({ source, id: `c${index}` }));
+    this.context = { model: { readOnly, sharedModel: this } };
+  }
+
+  insertCell(index, { source }) {
+    const cell = { source, id: `new${this.cells.length}` };
+    this.cells.splice(index, 0, cell);
+    return cell;
+  }
+}
+
+window.openPanel = async (source, traits, viewCount, notebook) => {
   const url = URL.createObjectURL(new Blob([source], { type: "text/javascript" }));
   const { default: widget } = await import(url);
   window.model = new FakeModel(traits);
+  if (notebook) model.widget_manager = new FakeNotebook(notebook.sources, notebook.readOnly);
   window.closeViews = Array.from({ length: viewCount }, () => {
     const el = document.body.appendChild(document.createElement("div"));
+    if (notebook) el.className = "jp-Cell";
+    if (notebook) el.dataset.windowedListIndex = "0";
     return widget.render({ model: window.model, el });
   });
 };

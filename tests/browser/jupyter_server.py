@@ -11,6 +11,7 @@ import os
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -37,6 +38,12 @@ class JupyterServer:
     base_url: str
     token: str
     notebook_dir: Path
+    kernel_id: str
+
+    def give_kernel(self, notebook_name: str) -> None:
+        """Let a notebook use the kernel that all of them share."""
+        body = {"path": notebook_name, "name": notebook_name, "type": "notebook"}
+        _post(self.base_url, "api/sessions", {**body, "kernel": {"id": self.kernel_id}})
 
     def page_url(self, front_end: str, notebook_name: str) -> str:
         """Return the address of a notebook in ``lab`` or ``notebook``."""
@@ -49,18 +56,21 @@ class JupyterServer:
 
 
 @contextmanager
-def running_jupyter(folder: Path, environ: Mapping[str, str]) -> Iterator[JupyterServer]:
-    """Serve ``folder / "notebooks"`` with JupyterLab and Notebook 7; kernels get ``environ``."""
+def running_jupyter(
+    folder: Path, environ: Mapping[str, str], *, python: Path = Path(sys.executable)
+) -> Iterator[JupyterServer]:
+    """Serve ``folder / "notebooks"`` with ``python``'s JupyterLab and Notebook 7; kernels get ``environ``."""
     notebook_dir = folder / "notebooks"
     notebook_dir.mkdir()
     _write_settings(folder / "config")
     with (folder / "server.log").open("wb") as output:
         process = subprocess.Popen(
-            _command(notebook_dir), env=_environment(folder, environ), stdout=output, stderr=output
+            _command(python, notebook_dir), env=_environment(folder, environ), stdout=output, stderr=output
         )
     try:
-        facts = _wait_for_start(process, folder)
-        yield JupyterServer(base_url=facts["url"], token=_TOKEN, notebook_dir=notebook_dir)
+        base_url = _wait_for_start(process, folder)["url"]
+        kernel_id = _post(base_url, "api/kernels", {"name": "python3", "path": ""})["id"]
+        yield JupyterServer(base_url=base_url, token=_TOKEN, notebook_dir=notebook_dir, kernel_id=kernel_id)
     finally:
         process.terminate()
         try:
@@ -70,7 +80,15 @@ def running_jupyter(folder: Path, environ: Mapping[str, str]) -> Iterator[Jupyte
             process.wait()
 
 
-def _command(notebook_dir: Path) -> list[str]:
+def _post(base_url: str, path: str, body: dict[str, Any]) -> dict[str, Any]:
+    headers = {"Authorization": f"token {_TOKEN}", "Content-Type": "application/json"}
+    request = urllib.request.Request(f"{base_url}{path}", json.dumps(body).encode(), headers)
+    with urllib.request.urlopen(request, timeout=_START_DEADLINE_S) as answer:
+        created: dict[str, Any] = json.load(answer)
+        return created
+
+
+def _command(python: Path, notebook_dir: Path) -> list[str]:
     options = {
         "ServerApp.ip": "127.0.0.1",
         "ServerApp.port": "0",
@@ -81,7 +99,7 @@ def _command(notebook_dir: Path) -> list[str]:
         "LabApp.expose_app_in_browser": "True",
         "JupyterNotebookApp.expose_app_in_browser": "True",
     }
-    return [sys.executable, "-m", "jupyterlab", *(f"--{name}={value}" for name, value in options.items())]
+    return [str(python), "-m", "jupyterlab", *(f"--{name}={value}" for name, value in options.items())]
 
 
 def _environment(folder: Path, environ: Mapping[str, str]) -> dict[str, str]:

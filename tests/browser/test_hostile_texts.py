@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from html import escape
 from typing import Any
 
 import pytest
 import pytest_asyncio
 from hostile import ADDRESS, hostile_texts
+from markdown_it import MarkdownIt
 from playwright.async_api import Page, Request
 from test_panel_view import STATUS, PanelPage
 
@@ -37,6 +39,13 @@ PROVOKE = """async () => {
     }
     document.querySelectorAll("details").forEach((node) => { node.open = true; });
     await new Promise((done) => requestAnimationFrame(() => setTimeout(done, 100)));
+}"""
+SHOW_EACH = """(statuses) => {
+    for (const status of statuses) {
+        model.set("status", status);
+        model.publish({ type: "notice", text: status.session_id });
+        for (const node of document.querySelectorAll(".rk-header *")) node.dispatchEvent(new Event("error"));
+    }
 }"""
 BREACHES = """() => [...document.querySelectorAll("main *")].filter((node) =>
     /^(script|iframe|object|embed|form|base|meta|link|style|video|audio|template)$/i.test(node.localName)
@@ -97,7 +106,14 @@ def hostile_transcript() -> list[dict[str, Any]]:
 
 
 def hostile_status(text: str) -> dict[str, Any]:
-    return {**STATUS, "session_id": text, "user_id": text, "lm_name": text, "session_url": text}
+    return {
+        **STATUS,
+        "session_id": text,
+        "user_id": text,
+        "lm_name": text,
+        "session_url": text,
+        "backend_reason": text,
+    }
 
 
 async def test_panel_withstands_hostile_texts(watch: Watch) -> None:
@@ -105,11 +121,8 @@ async def test_panel_withstands_hostile_texts(watch: Watch) -> None:
     view = PanelPage(watch.page)
     transcript = hostile_transcript()
     await view.open(transcript=transcript)
-    for text in TEXTS:
-        shown = json.loads(json.dumps(text).encode("utf-8", "replace"))
-        shown = shown.encode("utf-8", "replace").decode()
-        await view.set_trait("status", hostile_status(shown))
-        await view.publish(type="notice", text=shown)
+    statuses = [hostile_status(text.encode("utf-8", "replace").decode()) for text in TEXTS]
+    await view.page.evaluate(SHOW_EACH, statuses)
     await view.page.get_by_role("button", name="Earlier sessions").click()
     sessions = [
         {"session_id": text, "start_time": text, "message_count": 1, "cost": text}
@@ -149,8 +162,21 @@ async def test_kept_forms_withstand_hostile_texts(watch: Watch) -> None:
         assert set(exported.name) <= set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-")
         assert escape(text)[:20] in exported.text
     page = export_transcript(transcript, hostile_status("s"), "html").text
-    await watch.page.set_content(page.replace("</style>", "</style><main>", 1).replace("</html>", "</main>"))
+    await watch.page.set_content(page.replace("<body>", "<body><main>", 1).replace("</body>", "</main>"))
     await watch.provoke()
+
+
+async def test_markdown_for_other_readers_withstands_hostile_texts(watch: Watch) -> None:
+    """What cells and exports give as Markdown is harmless where HTML passes and no link is refused."""
+    reader = MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"])
+    reader.validateLink = bool  # type: ignore[method-assign]
+    event = MessageFinished(answer="x", usage=USAGE, latency_s=1.0, trace_id="t")
+    parts = [CellAnswer(replace(event, answer=text), text)._repr_markdown_() for text in TEXTS]
+    parts.append(export_transcript(hostile_transcript(), hostile_status(TEXTS[0]), "markdown").text)
+    body = "".join(f"<section>{reader.render(part)}</section>" for part in parts)
+    await watch.page.set_content(f"<!doctype html><main>{body}<p id=end>whole</p></main>")
+    await watch.provoke()
+    assert await watch.page.locator("main > #end").inner_text() == "whole"
 
 
 async def test_corpus_is_large() -> None:

@@ -20,6 +20,21 @@ BEFORE_PAUSE = (
     "is still on its way from the model to the reader "
 )
 
+# A chat with a tool that says nothing of itself, so that it asks before it runs.
+OPEN_CHAT_WITH_TOOL = """%load_ext research_kit
+import research_kit as rk
+from mcp.server.mcpserver import MCPServer
+from research_kit.agent import ToolServer
+
+lab, written = MCPServer("lab"), []
+
+@lab.tool()
+def keep(text: str) -> str:
+    written.append(text)
+    return f"kept {text}"
+
+rk.chat(tools=[ToolServer("lab", lab)])"""
+
 both_front_ends = pytest.mark.parametrize("front_end", ["lab", "notebook"])
 
 
@@ -49,7 +64,8 @@ async def test_chat_answers_stops_and_survives_a_reload(
     # DSPy answers from its cache what it was asked before, so each front end asks something else.
     question = f"Which island has most penguins in {front_end}?"
 
-    streamed = answer(f"{BEFORE_PAUSE} penguins of Biscoe .", pause_before="penguins")
+    code = "```python\nisland_count + 1\n```"
+    streamed = answer(f"{BEFORE_PAUSE} penguins of Biscoe .\n\n{code}", pause_before="penguins")
     scripted_lm.script(tool_call("list_variables", "{}"), decision(), streamed)
     await notebook.ask(question)
     first = notebook.answers.nth(0)
@@ -66,6 +82,11 @@ async def test_chat_answers_stops_and_survives_a_reload(
     await expect(first.locator(".rk-body")).to_contain_text("Biscoe")
     await expect(first.locator(".rk-facts")).to_contain_text(" in · ")
     await expect(notebook.message_count).to_have_text("1")
+
+    await first.locator(".rk-code").hover()
+    await first.get_by_role("button", name="Insert into a new cell").click()
+    await expect(first.get_by_role("button", name="Inserted below")).to_be_visible()
+    assert (await notebook.sources())[1] == "island_count + 1"
 
     scripted_lm.script(decision(), answer(f"{BEFORE_PAUSE} never ends .", pause_before="never"))
     await notebook.ask("Tell me a long story")
@@ -93,7 +114,12 @@ async def test_keys_and_stop_stay_with_the_panel(
     notebook: NotebookPage, scripted_lm: ScriptedLM, front_end: str
 ) -> None:
     """Keys typed into the composer run no cell, and Stop is heard while a cell runs."""
-    gate = f"import pathlib, time\nwhile not pathlib.Path('go-{front_end}').exists(): time.sleep(0.05)"
+    # It ends by itself: a test that fails leaves the kernel to the next one.
+    gate = (
+        "import pathlib, time\nend_s = time.monotonic() + 60\n"
+        f"while not pathlib.Path('go-{front_end}').exists() and time.monotonic() < end_s:\n"
+        "    time.sleep(0.05)"
+    )
     await notebook.open(f"keys-{front_end}.ipynb", OPEN_CHAT, gate)
     await notebook.open_chat()
     scripted_lm.script(decision(), answer(f"{BEFORE_PAUSE} never ends .", pause_before="never"))
@@ -115,11 +141,66 @@ async def test_keys_and_stop_stay_with_the_panel(
     await notebook.composer.fill("my draft")
 
     await notebook.run_cell(1)
-    await notebook.expect_prompt(1, "[*]:")
+    await notebook.expect_running(1)
     await notebook.panel.get_by_role("button", name="Stop").click()
     await notebook.expect_state(running, "cancelled")
-    await notebook.expect_prompt(1, "[*]:")
+    await notebook.expect_running(1)
     await expect(notebook.composer).to_have_value("my draft")
     notebook.release(f"go-{front_end}")
-    await notebook.expect_prompt(0, "[1]:")
-    await notebook.expect_prompt(1, "[2]:")
+    await notebook.expect_done(0)
+    await notebook.expect_done(1)
+
+
+@both_front_ends
+async def test_tools_ask_and_what_is_kept_can_be_changed(
+    notebook: NotebookPage, scripted_lm: ScriptedLM, front_end: str
+) -> None:
+    """An allowed tool runs; answers are rated and asked again; sessions are left and found again."""
+    await notebook.open(f"tools-{front_end}.ipynb", OPEN_CHAT_WITH_TOOL)
+    await notebook.open_chat()
+    panel, question = notebook.panel, f"Keep it for {front_end}"
+    scripted_lm.script(tool_call("keep", '{"text": "a note"}'), decision(), answer("It is **kept**."))
+    await notebook.ask(question)
+    approval = panel.get_by_role("group", name="Approval")
+    await expect(approval).to_be_visible(timeout=60_000)
+    await expect(panel.locator(".rk-tool")).to_contain_text("a note")
+    await approval.get_by_role("button", name="Allow once").click()
+    first = notebook.answers.nth(0)
+    await notebook.expect_state(first, "finished")
+    await expect(panel.locator(".rk-tool")).to_contain_text("kept a note")
+
+    helpful = first.get_by_role("button", name="Helpful", exact=True)
+    await helpful.click()
+    await expect(helpful).to_have_attribute("aria-pressed", "true")
+    comment = first.get_by_role("textbox", name="Comment on this answer")
+    await comment.fill("to the point")
+    await comment.press("Enter")
+    await expect(first.get_by_text("“to the point”")).to_be_visible()
+    await helpful.click()
+    await expect(helpful).to_have_attribute("aria-pressed", "false")
+
+    session_id = await panel.locator(".rk-session").inner_text()
+    await panel.get_by_role("button", name="New session").click()
+    await expect(notebook.questions).to_have_count(0)
+    await expect(panel.locator(".rk-session")).not_to_have_text(session_id)
+    await panel.get_by_role("button", name="Earlier sessions").click()
+    await panel.get_by_role("button", name=session_id).click()
+    replayed = notebook.questions.filter(has_text=question)
+    await expect(replayed).to_have_count(1)
+    await expect(notebook.answers.last.locator("strong")).to_have_text("kept")
+    await expect(notebook.answers.last.locator(".rk-tool")).to_contain_text("kept a note")
+
+    scripted_lm.script(decision(), answer("Another one."))
+    await replayed.hover()
+    await replayed.get_by_role("button", name="Edit and send again").click()
+    editor = panel.get_by_role("textbox", name="Edit the message")
+    await editor.fill(f"Keep nothing for {front_end}")
+    await editor.press("Enter")
+    await expect(notebook.questions.last).to_contain_text("Keep nothing", timeout=60_000)
+    await notebook.expect_state(notebook.answers.last, "finished")
+    await expect(replayed).to_have_count(0)
+
+    await panel.get_by_role("button", name="Export").click()
+    async with notebook.page.expect_download() as download:
+        await panel.get_by_role("button", name="JSON lines").click()
+    assert (await download.value).suggested_filename == f"chat-{session_id}.jsonl"

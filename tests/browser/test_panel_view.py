@@ -49,7 +49,13 @@ class PanelPage:
         self.notice = self.panel.get_by_role("status")
 
     async def open(
-        self, *, transcript: list[dict[str, Any]], view_count: int = 1, width_px: int = 800, **status: Any
+        self,
+        *,
+        transcript: list[dict[str, Any]],
+        view_count: int = 1,
+        width_px: int = 800,
+        notebook: dict[str, Any] | None = None,
+        **status: Any,
     ) -> None:
         style = (WIDGET / "index.css").read_text()
         await self.page.set_content(
@@ -57,11 +63,12 @@ class PanelPage:
         )
         await self.page.evaluate(f"() => {{ {FAKE_MODEL} }}")
         await self.page.evaluate(
-            "([source, traits, viewCount]) => openPanel(source, traits, viewCount)",
+            "(values) => openPanel(...values)",
             [
                 (WIDGET / "index.js").read_text(),
                 {"transcript": {"revision": 2, "messages": transcript}, "status": {**STATUS, **status}},
                 view_count,
+                notebook,
             ],
         )
 
@@ -288,6 +295,62 @@ async def test_view_follows_only_a_reader_at_the_end(view: PanelPage) -> None:
     assert await log.evaluate(at_end)
 
 
+async def test_view_shows_the_end_when_it_becomes_visible(view: PanelPage) -> None:
+    """A panel that is built in a hidden tab shows its end, and one whose tab is left keeps its place."""
+    answers = [{**ANSWER, "message_id": f"a{n}", "html": "<p>line</p>" * 40} for n in range(5)]
+    await view.open(transcript=answers)
+    log = view.page.get_by_role("log")
+    at_end = "(log) => log.scrollHeight - log.scrollTop - log.clientHeight < 2"
+    show = "(display) => { document.body.style.display = display; }"
+    await view.page.evaluate(show, "none")
+    await view.publish(
+        type="message", message={**ANSWER, "message_id": "a9"}, revision=3, keep_text=0, keep_html=0
+    )
+    await view.page.evaluate(show, "block")
+    await view.page.wait_for_function(f"() => ({at_end})(document.querySelector('.rk-log'))")
+    await log.evaluate("(log) => { log.scrollTop = 100; }")
+    await view.page.evaluate(show, "none")
+    await view.page.evaluate(show, "block")
+    await view.page.wait_for_function("() => document.querySelector('.rk-log').scrollTop === 100")
+
+
+async def test_view_makes_a_cell_of_code(view: PanelPage) -> None:
+    """Python goes into new cells below the panel, in the order of the clicks; other code does not."""
+    html = "".join(
+        f'<pre><code class="{name}">{code}\n</code></pre>'
+        for name, code in (("language-python", "first"), ("", "second"), ("language-sql", "third"))
+    )
+    notebook = {"sources": ["rk.chat()", "after"], "readOnly": False}
+    await view.open(transcript=[QUESTION, {**ANSWER, "html": html}], notebook=notebook)
+    insert = view.page.get_by_role("button", name="Insert into a new cell")
+    await expect(insert).to_have_count(2)
+    await insert.nth(0).click()
+    await insert.click()
+    sources = "() => model.widget_manager.cells.map((cell) => cell.source)"
+    assert await view.page.evaluate(sources) == ["rk.chat()", "first", "second", "after"]
+
+
+@pytest.mark.parametrize("notebook", [None, {"sources": [], "readOnly": True}], ids=["hidden", "read-only"])
+async def test_view_offers_no_cell_where_none_can_be_made(
+    view: PanelPage, notebook: dict[str, Any] | None
+) -> None:
+    """Where the front end gives no notebook away, or none that can be changed, the button is not there."""
+    await view.open(transcript=[{**ANSWER, "html": "<pre><code>x</code></pre>"}], notebook=notebook)
+    await expect(view.page.get_by_role("button", name="Copy the code")).to_have_count(1)
+    await expect(view.page.get_by_role("button", name="Insert into a new cell")).to_have_count(0)
+
+
+async def test_view_says_why_traces_wait(view: PanelPage) -> None:
+    """The reason of the backend's state is on the panel; a look at the panel asks for what is new."""
+    await view.open(transcript=[], backend_state="buffering", backend_reason="No answer from <b>.")
+    await expect(view.page.locator(".rk-header")).to_contain_text("traces wait on disk. No answer from <b>.")
+    await view.page.evaluate("() => { Date.now = () => 1e15; }")
+    await view.panel.hover()
+    assert await view.sent("refresh") == [PROTOCOL["to_kernel"]["refresh"]]
+    await view.set_trait("status", STATUS)
+    await expect(view.page.get_by_text("No answer from")).to_be_hidden()
+
+
 async def test_view_copies_the_answer_as_written(view: PanelPage) -> None:
     """Copy gives the Markdown of the answer, and the session id as it is."""
     await view.page.route(
@@ -375,7 +438,10 @@ async def test_view_rates_retries_edits_and_exports(view: PanelPage) -> None:
     await view.publish(
         type="feedback", message_id="a1", feedback={"value": 1, "comment": "<b>to the point</b>"}
     )
-    await expect(view.page.get_by_text("<b>to the point</b>")).to_be_visible()
+    saved = view.page.get_by_role("button", name="“<b>to the point</b>”")
+    await saved.click()
+    await expect(comment).to_have_value("<b>to the point</b>")
+    await expect(comment).to_be_focused()
     await up.click()
     values = [(sent["value"], sent["comment"]) for sent in await view.sent("feedback")]
     assert values == [(1, ""), (1, "<b>to the point</b>"), (None, "")]

@@ -148,3 +148,16 @@ def configure(monkeypatch: pytest.MonkeyPatch, server: ScriptedLM) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "test")
     monkeypatch.setenv("RESEARCH_KIT_LM", "openai/scripted-model")
     monkeypatch.setenv("RESEARCH_KIT_LM_BASE_URL", server.base_url)
+
+
+def test_answer_of_a_cell_is_html_and_markdown_with_its_figures() -> None:
+    """Jupyter shows the HTML, converters to other forms the Markdown; both have figures and link, no more."""
+    text = "**Yes** <b>\n\n```python\nif a < b: pass\n```\n\n![x](http://evil.example/x.png)"
+    event = MessageFinished(answer=text, usage=Usage(input_tokens=7), latency_s=1.0, trace_id="t")
+    answer = CellAnswer(event, "http://127.0.0.1:1/traces/t")
+    html, markdown = answer._repr_html_(), answer._repr_markdown_()
+    assert '<pre class="highlight"><code class="language-python"><span class="k">if</span>' in html
+    assert "<img" not in html
+    assert markdown.startswith("**Yes** &lt;b>\n\n```python\nif a < b: pass\n```\n\n\\![x](")
+    assert markdown.endswith("1.0 s · [trace](http://127.0.0.1:1/traces/t)*")
+    assert "trace" not in CellAnswer(event, "javascript:alert(1)")._repr_html_()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from html.parser import HTMLParser
 
@@ -15,11 +16,12 @@ from research_kit.chat.markdown import (
     render_markdown,
 )
 
-PLAIN_TAGS = "br hr h1 h2 h3 h4 h5 h6 ul li blockquote pre code em strong s table thead tbody tr"
+PLAIN_TAGS = "br hr h1 h2 h3 h4 h5 h6 ul li blockquote pre em strong s table thead tbody tr"
 ALLOWED = {
     **dict.fromkeys(PLAIN_TAGS.split(), frozenset()),
     "a": {"href", "title", "target", "rel"},
     "ol": {"start"},
+    "code": {"class"},
     "img": {"src", "alt"},
     "math": {"display"},
     "p": {"class"},
@@ -117,6 +119,7 @@ def assert_harmless(html: str) -> None:
         assert tag != "a" or (attributes["target"] == "_blank" and "noopener" in (attributes["rel"] or "")), (
             html
         )
+        assert tag != "code" or re.fullmatch(r"(language-[a-z+0-9]+)?", attributes.get("class") or ""), html
         assert (attributes.get("style") or "text-align").startswith("text-align"), html
 
 

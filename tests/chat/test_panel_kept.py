@@ -10,7 +10,8 @@ from IPython.core.interactiveshell import InteractiveShell
 from IPython.utils.capture import capture_output
 from scripted_panel import USAGE, Browser, finished, started
 
-from research_kit.chat.past import PastMessage
+from research_kit.chat.events import MessageFailed, ToolFinished, ToolStarted
+from research_kit.chat.past import PastMessage, PastTool
 from research_kit.errors import BackendError, ConfigError
 
 PAST = PastMessage(
@@ -21,6 +22,16 @@ PAST = PastMessage(
     usage=USAGE,
     latency_s=1.0,
     trace_id="t7",
+    tools=(
+        PastTool(
+            call_id="c7",
+            name="look",
+            arguments={"name": "x"},
+            result="an int",
+            is_error=False,
+            latency_s=0.2,
+        ),
+    ),
 )
 
 
@@ -78,6 +89,52 @@ def test_nothing_kept_holds_a_secret(shell: InteractiveShell) -> None:
     assert not [text for text in kept if "token=" in text]
     browser.panel.receive({"type": "open", "request_id": "r9", "trace_id": "t1"})
     assert browser.comm.custom[-1]["url"] == "http://127.0.0.1:1/traces/t1?token=proof"
+
+
+def test_secrets_of_all_sides_are_not_kept() -> None:
+    """A key that a person, a tool or the model says is in no trait and no export; the engine gets it."""
+    secret = "sk-proj-abcdefghij0123456789ABCDEFGHIJ"
+    said = f"It is {secret}, or postgres://ann:correct-horse@db.example/lab."
+    call = ToolStarted(call_id="c1", name="read", arguments={"text": said})
+    result = ToolFinished(call_id="c1", name="read", result=said, is_error=False, latency_s=0.1)
+    failed = MessageFailed(error=said, usage=USAGE, latency_s=0.1, trace_id="t1")
+    browser = Browser([started(), call, result, finished(said)], [started(), failed])
+    browser.send_and_wait(said)
+    browser.send_and_wait("again")
+    browser.panel.receive({"type": "feedback", "message_id": "a1", "value": 0, "comment": said})
+    browser.join_thread()
+    assert browser.engine.sent[0] == said
+    kept = [json.dumps(browser.panel.get_state(), default=str)]
+    kept += [browser.panel.export(form).text for form in ("markdown", "html", "jsonl")]
+    for text in kept:
+        assert secret not in text
+        assert "correct-horse" not in text
+        assert text.count("[masked]") >= 6
+
+
+def test_addresses_that_become_known_later_are_shown() -> None:
+    """A Langfuse server tells its project after the first answer; a look at the panel then brings links."""
+    browser = Browser([started(), finished()])
+    browser.engine.is_project_known = False
+    assert browser.send_and_wait("hi")["trace_url"] is None
+    browser.engine.is_project_known = True
+    browser.panel.receive({"type": "refresh"})
+    assert browser.answer["trace_url"] == "http://127.0.0.1:1/traces/t1"
+    assert browser.panel.status["session_url"] == "http://127.0.0.1:1/sessions/jupyter-1"
+    assert browser.comm.custom[-1]["message"] == browser.answer
+
+
+def test_export_leaves_code_as_it_was_written() -> None:
+    """In exported Markdown, signs of HTML are taken apart in prose and stay in code."""
+    code = "```python\nif a < b:\n    print(x[0] != y)\n```"
+    browser = Browser([started(), finished(f"`a < b` but <b>\n\n{code}\n\n\\`<i>`")])
+    browser.send_and_wait("code?")
+    text = browser.panel.export("markdown").text
+    assert "&lt;i>" in text
+    assert code not in text  # what only seems to be code makes all signs suspect
+    browser = Browser([started(), finished(f"`a < b` but <b>\n\n{code}")])
+    browser.send_and_wait("code?")
+    assert f"`a < b` but &lt;b>\n\n{code}" in browser.panel.export("markdown").text
 
 
 def test_export_has_everything_in_each_form() -> None:
@@ -138,6 +195,8 @@ def test_session_is_picked_and_replayed() -> None:
     browser.join_thread()
     assert [message["text"] for message in browser.transcripts[-1]["messages"]] == ["What was it?", "**42**"]
     assert browser.answer["html"] == "<p><strong>42</strong></p>\n"
+    [tool] = browser.answer["tools"]
+    assert (tool["name"], tool["arguments"], tool["result"]) == ("look", '{\n  "name": "x"\n}', "an int")
     browser.send_and_wait("and now?")
     assert [message["message_id"] for message in browser.panel.messages] == ["q7", "a7", "q8", "a8"]
 

@@ -89,6 +89,8 @@ class ScriptedEngine:
     session_id = "jupyter-1"
     user_id = "ada"
     backend_state = "local"
+    backend_reason = ""
+    is_project_known = True
     waiting_count = 0
     lm_name = "scripted/model"
 
@@ -133,6 +135,8 @@ class ScriptedEngine:
         self.calls.append(("feedback", trace_id, value, comment))
 
     def page_address(self, trace_id: str | None = None) -> str | None:
+        if not self.is_project_known:
+            return None
         return (
             f"http://127.0.0.1:1/traces/{trace_id}" if trace_id else "http://127.0.0.1:1/sessions/jupyter-1"
         )

@@ -9,6 +9,7 @@
 const PATIENCE_MS = 8000;
 const BOTTOM_PX = 40;
 const COPIED_MS = 1600;
+const LOOK_MS = 3000;
 
 const ICONS = {
   arrow: "M8 13V3M3.5 7.5 8 3l4.5 4.5",
@@ -21,6 +22,7 @@ const ICONS = {
   export: "M8 2.5v7M5 6.7l3 3 3-3M2.5 10.5v3h11v-3",
   external: "M6.5 3.5h-4v10h10v-4M9.5 2.5h4v4M13.5 2.5 7 9",
   history: "M2.6 8a5.4 5.4 0 1 0 1.6-3.9M2.5 2.5v2.6h2.6M8 5v3.2l2.2 1.4",
+  insert: "M2.5 3.5h11M2.5 6.5h11M8 9.5v5M5.5 12h5",
   plus: "M8 3v10M3 8h10",
   retry: "M13.4 8a5.4 5.4 0 1 1-1.6-3.9M13.5 2.5v2.6h-2.6",
   stop: "M4 4h8v8H4z",
@@ -28,6 +30,8 @@ const ICONS = {
 };
 
 const STATE_LABELS = { queued: "Waiting", failed: "Failed", cancelled: "Stopped" };
+
+const ENDS = { finished: "Answered", failed: "The answer failed", cancelled: "Stopped" };
 
 const EXPORTS = { markdown: "Markdown", html: "Web page", jsonl: "JSON lines" };
 
@@ -37,12 +41,15 @@ const STORE_ADDRESS = /^http:\/\/(127\.0\.0\.1|localhost|\[::1\])[:/]/;
 // Pixels only, as Python has checked: nothing is loaded.
 const PICTURE = /^data:image\/(png|jpeg|gif|webp);base64,[A-Za-z0-9+/=]+$/;
 
+// What may follow the fence of code for a cell; many models name no language.
+const CELL_LANGUAGES = new Set(["", "ipython", "py", "python", "python3"]);
+
 const BACKEND_TITLES = {
   disabled: "Tracing is off: nothing of this conversation is kept",
   local: "Traces go to the store on this computer",
   connected: "Traces go to the Langfuse server",
   buffering: "The Langfuse server is away: traces wait on disk",
-  rejected: "The Langfuse server refuses the traces: see rk.status()",
+  rejected: "The Langfuse server refuses the traces",
 };
 
 function element(tag, className, ...children) {
@@ -100,22 +107,60 @@ async function copyText(text) {
   if (!isCopied) throw new Error("the browser refused to copy");
 }
 
-function copyButton(className, title, readText) {
-  const node = button(className, title, icon("copy"), icon("check"));
+/** A button that says for a moment whether what it does has worked. */
+function deedButton(className, iconName, { title, done, failed }, act) {
+  const node = button(className, title, icon(iconName), icon("check"));
+  const say = (text) => {
+    node.title = text;
+    node.setAttribute("aria-label", text);
+  };
   node.addEventListener("click", async () => {
     try {
-      await copyText(readText());
-      node.dataset.copied = "yes";
+      await act();
+      node.dataset.deed = "done";
     } catch {
-      node.dataset.copied = "no";
+      node.dataset.deed = "failed";
     }
-    node.title = node.dataset.copied === "yes" ? "Copied" : "The browser refused to copy";
+    say(node.dataset.deed === "done" ? done : failed);
     setTimeout(() => {
-      delete node.dataset.copied;
-      node.title = title;
+      delete node.dataset.deed;
+      say(title);
     }, COPIED_MS);
   });
   return node;
+}
+
+function copyButton(className, title, readText) {
+  const words = { title, done: "Copied", failed: "The browser refused to copy" };
+  return deedButton(className, "copy", words, () => copyText(readText()));
+}
+
+/** The notebook around a view, where the front end shows it to its widgets: JupyterLab and Notebook do. */
+class Notebook {
+  constructor(model, root) {
+    this.root = root;
+    this.context = model.widget_manager?.context;
+  }
+
+  get cells() {
+    const { model } = this.context ?? {};
+    return model?.readOnly || typeof model?.sharedModel?.insertCell !== "function" ? null : model.sharedModel;
+  }
+
+  /** Insert a code cell below the panel, or below the one inserted before. */
+  insert(source) {
+    const { cells } = this;
+    const before = cells.cells.findIndex((cell) => cell.id === this.insertedId);
+    const index = (before >= 0 ? before : this.panelIndex(cells.cells.length)) + 1;
+    this.insertedId = cells.insertCell(index, { cell_type: "code", source, metadata: { trusted: true } }).id;
+  }
+
+  /** The place of the panel's cell; the last one for a panel that is shown outside the notebook. */
+  panelIndex(count) {
+    const cell = this.root.closest(".jp-Cell");
+    const index = Number(cell?.dataset.windowedListIndex ?? NaN);
+    return Number.isInteger(index) ? index : count - 1;
+  }
 }
 
 /** The characters of `text` from `start` to `end`, counted as Python counts them. */
@@ -205,7 +250,7 @@ class ToolView {
     this.root.dataset.state = state;
     this.name.textContent = tool.name;
     this.latency.textContent =
-      { running: tool.progress || "running…", asking: "asks" }[state] ?? tool.texts.latency;
+      { running: tool.progress || "running…", asking: "waits for you" }[state] ?? tool.texts.latency;
     this.arguments.textContent = tool.arguments;
     this.resultLabel.textContent = tool.is_error ? "Error" : "Result";
     this.result.textContent = tool.result ?? "";
@@ -244,7 +289,9 @@ class FeedbackView {
     this.comment.addEventListener("keydown", (event) => {
       if (event.key === "Enter") this.give(this.value, this.comment.value);
     });
-    this.saved = element("span", "rk-fact");
+    this.saved = textButton("rk-saved", "");
+    this.saved.title = "Change the comment";
+    this.saved.addEventListener("click", () => this.edit());
     this.show(null);
   }
 
@@ -258,13 +305,20 @@ class FeedbackView {
     this.desk.post({ type: "feedback", message_id: this.messageId, value, comment });
   }
 
+  edit() {
+    this.saved.hidden = true;
+    this.comment.hidden = false;
+    this.comment.focus();
+  }
+
   show(feedback) {
     this.value = feedback?.value ?? null;
     this.up.setAttribute("aria-pressed", String(this.value === 1));
     this.down.setAttribute("aria-pressed", String(this.value === 0));
     this.comment.hidden = this.value === null || !!feedback.comment;
-    this.saved.textContent = feedback?.comment ? `“${feedback.comment}”` : "";
-    if (this.value === null) this.comment.value = "";
+    this.saved.hidden = !feedback?.comment;
+    this.saved.textContent = `“${feedback?.comment}”`;
+    this.comment.value = feedback?.comment ?? "";
   }
 }
 
@@ -312,6 +366,10 @@ class MessageView {
     this.showFacts();
   }
 
+  differsFrom(message) {
+    return ["state", "text", "trace_url"].some((name) => message[name] !== this.message[name]);
+  }
+
   /** Take the end of an answer of which `keepText` and `keepHtml` characters are here; false when they are not. */
   finish(message, keepText, keepHtml) {
     if (this.length < keepText || (keepHtml && this.htmlLength !== keepHtml)) return false;
@@ -333,7 +391,7 @@ class MessageView {
   showAnswer(html) {
     this.html = html;
     this.done.innerHTML = html;
-    this.addCopyButtons(this.done);
+    this.frameCode(this.done);
     this.showTail();
   }
 
@@ -343,14 +401,29 @@ class MessageView {
     if (this.isOpen) this.tail.append(element("span", "rk-caret"));
   }
 
-  addCopyButtons(parent) {
+  /** Give each code block its language, a button that copies it, and one that makes a cell of it. */
+  frameCode(parent) {
     for (const pre of parent.querySelectorAll("pre")) {
-      if (pre.parentElement.classList.contains("rk-code")) continue;
-      const frame = element("div", "rk-code");
+      const language = pre.querySelector("code")?.className.replace("language-", "") ?? "";
+      const tasks = element("div", "rk-code-tasks", element("span", "rk-language", language));
+      if (this.desk.notebook.cells && CELL_LANGUAGES.has(language)) tasks.append(this.insertButton(pre));
+      tasks.append(copyButton("rk-icon-button", "Copy the code", () => pre.textContent));
+      const frame = element("div", "rk-code", tasks);
       pre.replaceWith(frame);
       pre.tabIndex = 0;
-      frame.append(pre, copyButton("rk-icon-button rk-copy-code", "Copy the code", () => pre.textContent));
+      frame.prepend(pre);
     }
+  }
+
+  insertButton(pre) {
+    const words = {
+      title: "Insert into a new cell",
+      done: "Inserted below",
+      failed: "The notebook refused the cell",
+    };
+    return deedButton("rk-icon-button", "insert", words, () =>
+      this.desk.notebook.insert(pre.textContent.replace(/\n$/, "")),
+    );
   }
 
   /** Show `text` from `offset` on, and the blocks that it made whole; false when something before is missing. */
@@ -364,7 +437,7 @@ class MessageView {
     if (html) {
       const block = element("div", "rk-done");
       block.innerHTML = html;
-      this.addCopyButtons(block);
+      this.frameCode(block);
       this.done.append(...block.childNodes);
       this.html += html;
       this.htmlLength = html_end;
@@ -509,6 +582,7 @@ class HeaderView {
     this.session = element("code", "rk-session");
     this.copy = copyButton("rk-icon-button", "Copy the session id", () => this.session.textContent);
     this.user = element("span", "rk-person");
+    this.backend = element("div", "rk-backend");
     this.values = {};
     const figures = element("div", "rk-figures");
     for (const [name, label] of [
@@ -546,6 +620,7 @@ class HeaderView {
       element("div", "rk-title", this.lm, this.badge, this.link, element("span", "rk-tasks", begin, sessions, save)),
       element("div", "rk-identity", this.session, this.copy, this.user),
       figures,
+      this.backend,
       this.budget,
     );
   }
@@ -555,6 +630,8 @@ class HeaderView {
     this.badge.textContent = status.backend_state;
     this.badge.dataset.state = status.backend_state;
     this.badge.title = BACKEND_TITLES[status.backend_state] ?? "";
+    this.backend.hidden = !status.backend_reason;
+    this.backend.textContent = `${this.badge.title}. ${status.backend_reason}`;
     this.desk.leadTo(this.link, status.session_url, null);
     this.session.textContent = status.session_id ?? "no session";
     this.session.title = status.session_id ?? "";
@@ -650,6 +727,82 @@ class ComposerView {
   }
 }
 
+/** The conversation in its frame; it stays at its end while the reader is there, and else where they are. */
+class LogView {
+  constructor() {
+    this.isFollowing = true;
+    this.place = 0;
+    const empty = element(
+      "div",
+      "rk-empty",
+      element("p", "rk-empty-title", "Ask about this notebook"),
+      element("p", "", "The assistant can list and describe your variables and query your DataFrames."),
+    );
+    this.messages = element("div", "rk-log", empty);
+    this.messages.setAttribute("role", "log");
+    this.messages.setAttribute("aria-live", "polite");
+    this.messages.setAttribute("aria-label", "Conversation");
+    this.messages.tabIndex = 0;
+    this.jump = button("rk-jump", "Go to the latest message", icon("down"));
+    this.jump.addEventListener("click", () => this.scrollToEnd());
+    this.messages.addEventListener("scroll", () => this.onScroll(), { passive: true });
+    this.messages.addEventListener("load", () => this.settle(), { capture: true });
+    this.messages.addEventListener("toggle", () => this.showJump(), { capture: true });
+    this.root = element("div", "rk-middle", this.messages, this.jump);
+    this.showJump();
+    this.sizes = new ResizeObserver(([{ contentRect }]) => this.onResize(contentRect.width));
+    this.sizes.observe(this.messages);
+  }
+
+  following(change) {
+    this.onScroll();
+    change();
+    this.settle();
+  }
+
+  settle() {
+    if (this.isFollowing) this.scrollToEnd();
+    else if (this.messages.clientHeight && this.messages.scrollTop === 0) this.messages.scrollTop = this.place;
+    this.showJump();
+  }
+
+  onScroll() {
+    const { scrollTop, clientHeight } = this.messages;
+    // A log that is not laid out has no place: the tab is hidden, or the page is not built yet.
+    if (!clientHeight) return;
+    // Only the reader scrolls up; that the end is further down also comes from what was added.
+    if (this.isAtEnd) this.isFollowing = true;
+    else if (scrollTop < this.place) this.isFollowing = false;
+    this.place = scrollTop;
+    this.showJump();
+  }
+
+  onResize(width) {
+    if (width === this.width) return;
+    this.width = width;
+    this.settle();
+  }
+
+  get isAtEnd() {
+    const { scrollHeight, scrollTop, clientHeight } = this.messages;
+    return scrollHeight - scrollTop - clientHeight < BOTTOM_PX;
+  }
+
+  scrollToEnd() {
+    this.isFollowing = true;
+    this.messages.scrollTop = this.messages.scrollHeight;
+    this.place = this.messages.scrollTop;
+  }
+
+  showJump() {
+    this.jump.hidden = this.isAtEnd;
+  }
+
+  destroy() {
+    this.sizes.disconnect();
+  }
+}
+
 class PanelView {
   constructor(model, el) {
     this.model = model;
@@ -657,6 +810,7 @@ class PanelView {
     this.requests = new Map();
     this.requestCount = 0;
     this.isResyncing = false;
+    this.seenAt = Date.now();
     this.build();
     el.append(this.root);
     this.listeners = [
@@ -671,40 +825,30 @@ class PanelView {
   }
 
   build() {
+    this.root = element("section", "rk-chat");
+    this.notebook = new Notebook(this.model, this.root);
     this.drawer = new DrawerView(this);
     this.header = new HeaderView(this, this.drawer);
     this.composer = new ComposerView({ send: (text) => this.send(text), stop: () => this.stop() });
-    this.empty = element(
-      "div",
-      "rk-empty",
-      element("p", "rk-empty-title", "Ask about this notebook"),
-      element("p", "", "The assistant can list and describe your variables and query your DataFrames."),
-    );
-    this.log = element("div", "rk-log", this.empty);
-    this.log.setAttribute("role", "log");
-    this.log.setAttribute("aria-live", "polite");
-    this.log.setAttribute("aria-label", "Conversation");
-    this.log.tabIndex = 0;
-    this.jump = button("rk-jump", "Go to the latest message", icon("down"));
-    this.jump.addEventListener("click", () => this.scrollToEnd());
-    this.log.addEventListener("scroll", () => this.refreshJump(), { passive: true });
+    this.log = new LogView();
     this.notice = element("div", "rk-notice");
     this.notice.setAttribute("role", "status");
-    this.root = element(
-      "section",
-      "rk-chat",
+    this.news = element("div", "rk-offscreen");
+    this.news.setAttribute("aria-live", "polite");
+    this.root.append(
       this.header.root,
       this.drawer.root,
-      element("div", "rk-middle", this.log, this.jump),
+      this.log.root,
       this.notice,
       this.composer.root,
+      this.news,
     );
     this.root.setAttribute("aria-label", "Chat");
+    for (const look of ["pointerenter", "focusin"]) this.root.addEventListener(look, () => this.look());
     // Both guards are needed: Notebook 7 honours the attribute, JupyterLab only that the key never reaches it.
     this.root.dataset.lmSuppressShortcuts = "true";
     this.root.addEventListener("keydown", (event) => event.stopPropagation());
     this.notify("");
-    this.refreshJump();
   }
 
   send(text) {
@@ -720,6 +864,13 @@ class PanelView {
     const views = [...this.messages.values()];
     const question = views[views.findIndex((view) => view.id === answerId) - 1];
     if (question) this.resend(answerId, question.text);
+  }
+
+  /** Ask, when somebody looks, what has become known since: nothing is polled. */
+  look() {
+    if (Date.now() - this.seenAt < LOOK_MS) return;
+    this.seenAt = Date.now();
+    this.post({ type: "refresh" });
   }
 
   stop() {
@@ -766,7 +917,7 @@ class PanelView {
 
   onMessage(message) {
     const act = {
-      accepted: () => this.settle(message.request_id, true, message) && this.scrollToEnd(),
+      accepted: () => this.settle(message.request_id, true, message) && this.log.scrollToEnd(),
       refused: () => this.settle(message.request_id, false, message) && this.notify(message.reason),
       link: () => this.settle(message.request_id, true, message),
       message: () => this.change(message, () => this.take(message)),
@@ -810,14 +961,14 @@ class PanelView {
       return;
     }
     this.revision = revision;
-    this.following(act);
-    this.empty.hidden = this.messages.size > 0;
+    this.log.following(act);
   }
 
   take({ message, keep_text, keep_html }) {
     const view = this.messages.get(message.message_id);
     if (!view) this.add(message);
     else if (!view.finish(message, keep_text, keep_html)) this.resync();
+    else if (!view.isOpen) this.news.textContent = ENDS[message.state] ?? "";
   }
 
   cut(count) {
@@ -828,16 +979,17 @@ class PanelView {
   }
 
   onDelta(message) {
-    this.following(() => {
+    this.log.following(() => {
       if (!this.messages.get(message.message_id)?.applyDelta(message)) this.resync();
     });
   }
 
   onTool({ message_id, tool }) {
-    this.following(() => {
+    this.log.following(() => {
       const view = this.messages.get(message_id);
       if (view) view.updateTool(tool);
       else this.resync();
+      if (tool.is_asking) this.news.textContent = `The tool ${tool.name} waits for your permission`;
     });
   }
 
@@ -852,7 +1004,7 @@ class PanelView {
     this.isResyncing = false;
     const { revision, messages } = this.model.get("transcript");
     this.revision = revision;
-    this.following(() => {
+    this.log.following(() => {
       const known = [...this.messages.keys()];
       // What is shown in the same places stays, with the reader's selection in it.
       const differing = known.findIndex((id, index) => id !== messages[index]?.message_id);
@@ -860,17 +1012,16 @@ class PanelView {
       for (const message of messages) {
         const view = this.messages.get(message.message_id);
         if (!view) this.add(message);
-        else if (view.isOpen || message.state !== view.message.state) view.update(message);
+        else if (view.isOpen || view.differsFrom(message)) view.update(message);
         else view.feedback.show(message.feedback);
       }
     });
-    this.empty.hidden = messages.length > 0;
   }
 
   add(message) {
     const view = new MessageView(message, this);
     this.messages.set(message.message_id, view);
-    this.log.append(view.root);
+    this.log.messages.append(view.root);
   }
 
   showStatus() {
@@ -885,25 +1036,8 @@ class PanelView {
     return true;
   }
 
-  /** Change the transcript; stay at its end only if the reader is there. */
-  following(change) {
-    const { scrollHeight, scrollTop, clientHeight } = this.log;
-    const isAtEnd = scrollHeight - scrollTop - clientHeight < BOTTOM_PX;
-    change();
-    if (isAtEnd) this.scrollToEnd();
-    this.refreshJump();
-  }
-
-  scrollToEnd() {
-    this.log.scrollTop = this.log.scrollHeight;
-  }
-
-  refreshJump() {
-    const { scrollHeight, scrollTop, clientHeight } = this.log;
-    this.jump.hidden = scrollHeight - scrollTop - clientHeight < BOTTOM_PX;
-  }
-
   destroy() {
+    this.log.destroy();
     for (const { patience } of this.requests.values()) clearTimeout(patience);
     for (const [name, listener] of this.listeners) this.model.off(name, listener);
     this.root.remove();
