@@ -131,8 +131,8 @@ def _value(value: object) -> Any:
         return _double(value["doubleValue"])
     if "boolValue" in value:
         return value["boolValue"] if isinstance(value["boolValue"], bool) else compact(value["boolValue"])
-    if value.get("arrayValue"):
-        return [_value(part) for part in _list(_object(value["arrayValue"]).get("values"))]
+    if isinstance(value.get("arrayValue"), dict):
+        return [_value(part) for part in _list(value["arrayValue"].get("values"))]
     number = _integer(value.get("intValue"))
     return compact(value) if number is None else number
 

@@ -19,6 +19,7 @@ __all__ = ["Consumption", "read_consumption", "read_usage"]
 
 # SQLite sums integers in 64 bits; no real count comes near this limit.
 _MAX_TOKENS = 2**53
+_COST_DIGITS = 12
 
 _GEN_AI_USAGE = "gen_ai.usage."
 _OPENINFERENCE_USAGE = "llm.token_count."
@@ -82,7 +83,7 @@ class Consumption:
     def cost_of(self, part: str) -> float | None:
         """Return the cost of all keys whose name contains ``part``; None without such a key."""
         costs = [cost for key, cost in self.cost.items() if part in key]
-        return sum(costs) if costs else None
+        return round(sum(costs), _COST_DIGITS) if costs else None
 
 
 def read_consumption(
@@ -96,7 +97,7 @@ def read_consumption(
     if not cost and tier:
         cost = _priced(usage, tier)
     elif cost and usage and "total" not in cost:
-        cost["total"] = cut_cost(sum(cost.values()))
+        cost["total"] = round(sum(cost.values()), _COST_DIGITS)
     return Consumption(model=model, tier=tier, usage=usage, cost=cost)
 
 
@@ -216,7 +217,7 @@ def _is_amount(value: object) -> bool:
 
 
 def _priced(usage: Mapping[str, int], tier: PricingTier) -> dict[str, float]:
-    cost = {key: cut_cost(count * tier.prices[key]) for key, count in usage.items() if key in tier.prices}
+    cost = {key: cut_cost(tier.prices[key], count) for key, count in usage.items() if key in tier.prices}
     if cost and "total" not in cost:
-        cost["total"] = cut_cost(sum(cost.values()))
+        cost["total"] = round(sum(cost.values()), _COST_DIGITS)
     return cost
