@@ -44,7 +44,8 @@ def element(name: str, /, *children: Child, **attributes: str | int | float | bo
         if value is not None and value is not False
     )
     if name in _VOID:
-        return Markup(f"<{name}{shown}>")
+        # The slash counts within SVG, where an element without it holds what follows.
+        return Markup(f"<{name}{shown}/>")
     return Markup(f"<{name}{shown}>{fragment(*children)}</{name}>")
 
 
