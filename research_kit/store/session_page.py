@@ -144,9 +144,11 @@ def _step(found: ShownObservation) -> Markup:
         element("span", duration_text((found.end_ms - found.start_ms) / 1000), class_="duration"),
     )
     parts = [("Input", found.input), ("Output", found.output)]
-    content = [[element("h3", name), shown_json(parse_or_text(raw))] for name, raw in parts if raw] or [
-        element("p", "Nothing was recorded.", class_="note")
+    content: list[Child] = [
+        [element("h3", name), shown_json(parse_or_text(raw))] for name, raw in parts if raw
     ]
+    if not content:
+        content = [element("p", "Nothing was recorded.", class_="note")]
     return element("details", summary, content, problem(found), class_=f"step{' failed' if is_error else ''}")
 
 
