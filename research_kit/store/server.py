@@ -15,6 +15,7 @@ import socket
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from types import FrameType
@@ -118,9 +119,7 @@ def _serve_locked(paths: StorePaths, port: int | None, idle_timeout_s: float | N
         store.database.close()
         _logger.info("Ended.")
         if paths.data_dir.is_dir():
-            write_listening(
-                paths, Listening(pid=note.pid, port=note.port, version=note.version, is_stopped=True)
-            )
+            _leave_note(paths, replace(note, is_stopped=True))
 
 
 async def _run(
@@ -210,7 +209,15 @@ async def _watch(
             _logger.info("Nobody has asked for long." if is_idle else "The database is gone.")
             server.should_exit = True
         elif read_listening(paths) != note:
-            write_listening(paths, note)
+            _leave_note(paths, note)
+
+
+def _leave_note(paths: StorePaths, note: Listening) -> None:
+    try:
+        write_listening(paths, note)
+    except OSError as error:
+        # It only saves the next start some work.
+        _logger.error("Cannot write %s: %s.", paths.listening, error)
 
 
 def _bind(port: int) -> socket.socket:
