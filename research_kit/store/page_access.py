@@ -38,6 +38,7 @@ _HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Cache-Control": "no-store",
 }
+_MAX_USED = 1000
 _FOREIGN_ORIGINS = ("cross-site", "same-site")
 
 PageMaker = Callable[[Request], str | None]
@@ -105,6 +106,8 @@ class _Guard:
     def __init__(self, credentials: Credentials) -> None:
         self._secret_key = credentials.secret_key
         self._cookie_name = cookie_name(credentials)
+        # Of this server's life; what is forgotten with it has a day at most.
+        self._used: set[str] = set()
 
     def protect(self, make_page: PageMaker, *, redirect_to: str | None = None) -> Callable[[Request], object]:
         """Wrap ``make_page``, or a redirection, into an endpoint that asks for a proof first."""
@@ -126,7 +129,8 @@ class _Guard:
 
     def _refusal(self, request: Request) -> Response | None:
         """Return what to answer instead of the page; None when the page may be seen."""
-        if is_valid_proof(request.query_params.get("token", ""), self._secret_key, purpose="link"):
+        token = request.query_params.get("token", "")
+        if is_valid_proof(token, self._secret_key, purpose="link") and self._use(token):
             return self._exchange(request)
         if is_valid_proof(request.cookies.get(self._cookie_name, ""), self._secret_key, purpose="cookie"):
             return None
@@ -134,6 +138,17 @@ class _Guard:
             # A link clicked in Jupyter: the browser holds the cookie back until the store itself sends it on.
             return _page(request, page_frame.message_page("Opening…", refresh_to=_without_token(request)))
         return _page(request, _NO_ACCESS, status_code=401)
+
+    def _use(self, token: str) -> bool:
+        """Use up a valid token; False when it was used before."""
+        if token in self._used:
+            return False
+        if len(self._used) >= _MAX_USED:
+            self._used = {
+                known for known in self._used if is_valid_proof(known, self._secret_key, purpose="link")
+            }
+        self._used.add(token)
+        return True
 
     def _exchange(self, request: Request) -> Response:
         """Set the cookie and go on to the same page without the token, which stays out of the history."""
