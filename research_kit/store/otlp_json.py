@@ -90,7 +90,7 @@ def _faults(span: dict[str, Any]) -> list[str]:
 
 
 def _id_fault(value: object) -> str | None:
-    if value is None:
+    if value is None or value in ("", []):
         return "absent"
     return None if isinstance(value, str) or _bytes_of(value) is not None else "not_an_id"
 
