@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import httpx
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
@@ -54,13 +54,21 @@ class _Peer:
     keys: tuple[str, str] | None = None
 
 
+class _Figures(NamedTuple):
+    """Seconds until all was readable, seconds to read it, and how many observations the last read gave."""
+
+    readable_s: float
+    read_s: float
+    row_count: int
+
+
 def measure(options: Options) -> list[Row]:
     """Send the same spans to each, and read them back into a frame with its own client."""
     if not _is_installed():
         return []
     span_count = 2_400 if options.is_quick else 12_000
     bodies = [_protobuf(export) for export in make_exports(span_count)]
-    figures: dict[str, tuple[float, float]] = {}
+    figures: dict[str, _Figures] = {}
     with _store(options.folder) as ours:
         figures[ours.name] = _measure_peer(ours, bodies, span_count)
     with _phoenix(options.folder) as phoenix:
@@ -70,17 +78,20 @@ def measure(options: Options) -> list[Row]:
     return list(_rows(figures, span_count))
 
 
-def _rows(figures: Mapping[str, tuple[float, float]], span_count: int) -> Iterator[Row]:
+def _rows(figures: Mapping[str, _Figures], span_count: int) -> Iterator[Row]:
     for place, what in enumerate(("until readable", "into a frame")):
-        own = figures["research-kit"][place]
+        own = float(figures["research-kit"][place])
         for name, found in figures.items():
             against = (
                 {} if name == "research-kit" else {"against": "research-kit", "ratio": found[place] / own}
             )
-            yield Row(name=f"{name}: {span_count:,} {what}", value=found[place], unit="s", **against)
+            shown = (
+                what if found.row_count >= span_count else f"{what} (then still {found.row_count:,} of them)"
+            )
+            yield Row(name=f"{name}: {span_count:,} {shown}", value=found[place], unit="s", **against)
 
 
-def _measure_peer(peer: _Peer, bodies: Sequence[bytes], span_count: int) -> tuple[float, float]:
+def _measure_peer(peer: _Peer, bodies: Sequence[bytes], span_count: int) -> _Figures:
     """Return the seconds from the first export until all can be read, and those of the last read."""
     begin = time.time()
     headers = {"content-type": "application/x-protobuf", **peer.headers}
@@ -104,7 +115,7 @@ def _measure_peer(peer: _Peer, bodies: Sequence[bytes], span_count: int) -> tupl
         check=True,
     )
     found = json.loads(answer.stdout.splitlines()[-1])
-    return found["readable"] - begin, found["read_s"]
+    return _Figures(found["readable"] - begin, found["read_s"], found["count"])
 
 
 def _protobuf(export: Mapping[str, Any]) -> bytes:

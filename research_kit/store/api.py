@@ -27,6 +27,7 @@ from research_kit.store import (
 )
 from research_kit.store.access import check_key
 from research_kit.store.answers import ApiError, invalid_data, issue, json_answer, json_text_answer
+from research_kit.store.bodies import MAX_EXPORT_BYTES, MAX_JSON_BYTES, read_body
 from research_kit.store.context import Store
 from research_kit.store.ingest import ingest_traces
 from research_kit.store.openapi import describe_api
@@ -114,7 +115,7 @@ class Api:
         return answer_with_key
 
     async def _export(self, request: Request) -> Response:
-        body = await request.body()
+        body = await read_body(request, MAX_EXPORT_BYTES)
         await run_in_threadpool(ingest_traces, self._store.database, request.headers, body)
         return json_answer({})
 
@@ -226,7 +227,7 @@ class Api:
 
 async def _json_body(request: Request) -> Any:
     try:
-        return json.loads(await request.body())
+        return json.loads(await read_body(request, MAX_JSON_BYTES))
     except (ValueError, RecursionError):
         raise ApiError(400, {"message": "Invalid JSON", "error": "InvalidRequestError"}) from None
 

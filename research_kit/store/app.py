@@ -6,6 +6,10 @@ style sheet is answered without the key pair or a link proof.
 
 from __future__ import annotations
 
+import logging
+import sqlite3
+import time
+
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
@@ -14,12 +18,15 @@ from starlette.responses import HTMLResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from research_kit.store.access import LoopbackOnly
-from research_kit.store.answers import ApiError, answer_api_error
+from research_kit.store.answers import ApiError, answer_api_error, json_answer
 from research_kit.store.api import Api, method_not_allowed
 from research_kit.store.context import Activity, Store
 from research_kit.store.page_access import page_routes
 
 __all__ = ["build_app"]
+
+_logger = logging.getLogger(__name__)
+_QUIET_S = 60.0
 
 _NOT_FOUND = "<!doctype html><title>Not found</title><p>There is no such page.</p>"
 
@@ -33,8 +40,29 @@ def build_app(store: Store) -> Starlette:
             Middleware(LoopbackOnly, credentials=store.credentials),
             Middleware(_NoteActivity, activity=store.activity),
         ],
-        exception_handlers={ApiError: answer_api_error, HTTPException: _answer_http_error},
+        exception_handlers={
+            ApiError: answer_api_error,
+            HTTPException: _answer_http_error,
+            sqlite3.OperationalError: _StorageProblem(),
+        },
     )
+
+
+class _StorageProblem:
+    """Answers when the disk is full or fails: clients keep what they have, and try again later."""
+
+    def __init__(self) -> None:
+        self._told_s = -_QUIET_S
+
+    async def __call__(self, request: Request, error: Exception) -> Response:
+        # A log on the same disk is no help when it repeats itself.
+        if time.monotonic() - self._told_s >= _QUIET_S:
+            self._told_s = time.monotonic()
+            _logger.error("Cannot %s %s: %s.", request.method, request.url.path, error)
+        is_full = "full" in str(error)
+        remedy = "Make room on the disk" if is_full else "See the log of the store"
+        content = {"message": f"The store cannot do this: {error}. {remedy}.", "error": "StorageError"}
+        return json_answer(content, status_code=507 if is_full else 503)
 
 
 class _NoteActivity:

@@ -6,21 +6,26 @@ what attributes mean. Invariant: a small compressed body cannot fill the memory.
 
 from __future__ import annotations
 
-import base64
 import gzip
+import io
+import math
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
+from google.protobuf.json_format import MessageToDict  # type: ignore[import-untyped]  # ships without types
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # ships without types
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
+from research_kit.store.bodies import too_large
+from research_kit.store.jsontext import compact
 from research_kit.store.otlp_json import decode_json
 from research_kit.store.spans import MAX_NANOSECONDS, Attributes, ExportError, Origin, Problems, Span
 
 __all__ = ["decode_export"]
 
-_MAX_BODY_BYTES = 512 * 1024 * 1024
+_MAX_DECOMPRESSED_BYTES = 128 * 1024 * 1024
+_ODD_NUMBERS = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
 
 
 def decode_export(body: bytes, *, content_type: str, content_encoding: str) -> list[Span]:
@@ -28,28 +33,33 @@ def decode_export(body: bytes, *, content_type: str, content_encoding: str) -> l
 
     Raises:
         ExportError: When the body cannot be read or holds a span that cannot be stored.
+        ApiError: 413 when a compressed body is too large.
     """
-    if "application/x-protobuf" in content_type:
-        decode: Callable[[bytes], list[Span]] = _decode_protobuf
-    elif "application/json" in content_type:
-        decode = decode_json
-    else:
-        raise ExportError("Invalid content type")
-    if "gzip" in content_encoding and body:
+    if "gzip" in content_encoding:
         body = _decompress(body)
-    return decode(body) if body else []
+    content_type = content_type.lower()
+    if "application/x-protobuf" in content_type:
+        return _decode_protobuf(body)
+    if "application/json" in content_type:
+        return decode_json(body)
+    raise ExportError("Invalid content type")
 
 
 def _decompress(body: bytes) -> bytes:
     decompressor = zlib.decompressobj(wbits=31)
     try:
-        content = decompressor.decompress(body, _MAX_BODY_BYTES)
-        if decompressor.unconsumed_tail:
-            raise ExportError(f"Request body exceeds {_MAX_BODY_BYTES} bytes after decompression")
-        # Several gzip members in a row are one valid file; only then the slower general reader is needed.
-        return gzip.decompress(body) if decompressor.unused_data else content
+        content = decompressor.decompress(body, _MAX_DECOMPRESSED_BYTES)
+        if decompressor.unused_data:
+            # Several gzip members in a row are one valid file; only then the slower general reader is needed.
+            with gzip.open(io.BytesIO(body)) as file:
+                content = file.read(_MAX_DECOMPRESSED_BYTES + 1)
     except (zlib.error, EOFError, OSError) as error:
         raise ExportError("Failed to decompress request body") from error
+    if decompressor.unconsumed_tail or len(content) > _MAX_DECOMPRESSED_BYTES:
+        raise too_large(_MAX_DECOMPRESSED_BYTES)
+    if not decompressor.eof:
+        raise ExportError("Failed to decompress request body")
+    return content
 
 
 def _decode_protobuf(body: bytes) -> list[Span]:
@@ -69,21 +79,27 @@ def _decode_protobuf(body: bytes) -> list[Span]:
                 scope_version=scope.version,
                 scope_attributes=_attributes(scope.attributes),
             )
-            problems.see_scope(scope.name)
-            spans.extend(_span_of_protobuf(span, origin, problems) for span in scope_spans.spans)
-    problems.raise_if_any(len(spans))
+            for span in scope_spans.spans:
+                problems.see_span(scope.name, _faults(span))
+                spans.append(_span_of_protobuf(span, origin))
+    problems.raise_if_any()
     return spans
 
 
-def _span_of_protobuf(span: Any, origin: Origin, problems: Problems) -> Span:
-    problems.check_ids(span.trace_id, span.span_id)
+def _faults(span: Any) -> list[str]:
+    ids = (("traceId", span.trace_id), ("spanId", span.span_id))
+    return [f"{name}:absent" for name, value in ids if not value]
+
+
+def _span_of_protobuf(span: Any, origin: Origin) -> Span:
     return Span(
         origin=origin,
         trace_id=span.trace_id.hex(),
         span_id=span.span_id.hex(),
         parent_id=span.parent_span_id.hex() or None,
         name=span.name,
-        start_ns=min(span.start_time_unix_nano, MAX_NANOSECONDS),
+        # In this encoding a zero cannot be told from nothing.
+        start_ns=min(span.start_time_unix_nano, MAX_NANOSECONDS) or None,
         end_ns=min(span.end_time_unix_nano, MAX_NANOSECONDS) or None,
         status_code=span.status.code,
         status_message=span.status.message,
@@ -93,17 +109,19 @@ def _span_of_protobuf(span: Any, origin: Origin, problems: Problems) -> Span:
 
 
 def _attributes(pairs: Iterable[Any]) -> Attributes:
-    return {pair.key: _value(pair.value) for pair in pairs}
+    found = {pair.key: _value(pair.value) for pair in pairs}
+    return {key: value for key, value in found.items() if value is not None}
 
 
 def _value(value: Any) -> Any:
+    """Read a typed value; one of a type that attributes cannot have stays JSON, as text."""
     kind = value.WhichOneof("value")
     if kind == "string_value":
         return value.string_value
     if kind == "array_value":
         return [_value(part) for part in value.array_value.values]
-    if kind == "kvlist_value":
-        return _attributes(value.kvlist_value.values)
-    if kind == "bytes_value":
-        return base64.b64encode(value.bytes_value).decode()
+    if kind in ("kvlist_value", "bytes_value"):
+        return compact(MessageToDict(value))
+    if kind == "double_value" and not math.isfinite(value.double_value):
+        return _ODD_NUMBERS[str(value.double_value)]
     return None if kind is None else getattr(value, kind)

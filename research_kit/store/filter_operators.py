@@ -12,7 +12,7 @@ from typing import Any
 
 from research_kit.store.times import iso_to_ms
 
-__all__ = ["OPERATORS", "bound_value"]
+__all__ = ["KEY_OPERATORS", "OPERATORS", "bound_value"]
 
 _STRING_SQL = {
     "=": "{column} = {value}",
@@ -35,6 +35,10 @@ _ARRAY_SQL = {
 _COMPARISON_SQL = {operator: f"{{column}} {operator} {{value}}" for operator in ("=", ">", "<", ">=", "<=")}
 _BOOLEAN_SQL = {"=": "{column} = {value}", "<>": "{column} <> {value}"}
 
+# Whether there is the key at all; these need no value.
+_KEY_SQL = {"is set": "{column} IS NOT NULL", "is not set": "{column} IS NULL"}
+KEY_OPERATORS = frozenset(_KEY_SQL)
+
 OPERATORS: Mapping[str, Mapping[str, str]] = {
     "string": _STRING_SQL,
     "stringOptions": _OPTIONS_SQL,
@@ -44,7 +48,7 @@ OPERATORS: Mapping[str, Mapping[str, str]] = {
     "datetime": {operator: sql for operator, sql in _COMPARISON_SQL.items() if operator != "="},
     "boolean": _BOOLEAN_SQL,
     "null": {"is null": "{column} IS NULL", "is not null": "{column} IS NOT NULL"},
-    "stringObject": _STRING_SQL,
+    "stringObject": {**_STRING_SQL, **_KEY_SQL},
     "numberObject": _COMPARISON_SQL,
     "booleanObject": _BOOLEAN_SQL,
 }

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from research_kit.store.answers import ApiError, bad_request, invalid_data, issue
-from research_kit.store.filter_operators import OPERATORS, bound_value
+from research_kit.store.filter_operators import KEY_OPERATORS, OPERATORS, bound_value
 from research_kit.store.jsontext import storable
 from research_kit.store.times import iso_to_ms
 from research_kit.store.words import split_words
@@ -146,6 +146,8 @@ def _check_shape(position: int, entry: object) -> None:
     if not _is_operator(entry["column"], filter_type, entry.get("operator")):
         options = ", ".join(OPERATORS[filter_type])
         raise invalid_data(issue([*where, "operator"], f"Invalid option: expected one of {options}"))
+    if entry["operator"] in KEY_OPERATORS:
+        entry.setdefault("value", "")
     _check_value([*where, "value"], filter_type, entry)
 
 

@@ -6,6 +6,7 @@ readable.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from starlette.datastructures import Headers
@@ -21,6 +22,7 @@ from research_kit.store.times import now_ms
 __all__ = ["ingest_traces", "insert_rows"]
 
 _MAX_INGESTION_VERSION = 4
+_LEADING_NUMBER = re.compile(r"\s*[+-]?\d{1,18}", re.ASCII)
 # RELEASE is a word of SQL, so all names are quoted.
 _NAMES = ", ".join(f'"{name}"' for name in COLUMNS)
 _INSERT = f"INSERT OR REPLACE INTO observations ({_NAMES}) VALUES ({', '.join('?' * len(COLUMNS))})"
@@ -32,13 +34,14 @@ def ingest_traces(database: Database, headers: Headers, body: bytes) -> int:
     Raises:
         ApiError: 400 when the export is refused; nothing of it is stored then.
     """
-    _check_version(headers.get("x-langfuse-ingestion-version"))
     try:
         spans = decode_export(
             body,
             content_type=headers.get("content-type", ""),
             content_encoding=headers.get("content-encoding", ""),
         )
+        if spans:
+            _check_version(headers.get("x-langfuse-ingestion-version", ""))
     except ExportError as error:
         raise ApiError(400, {"error": str(error)}) from error
     arrived_ms = now_ms()
@@ -53,13 +56,10 @@ def insert_rows(database: Database, rows: Sequence[ObservationRow]) -> None:
             connection.executemany(_INSERT, [row.values() for row in rows])
 
 
-def _check_version(text: str | None) -> None:
-    if text is None:
+def _check_version(text: str) -> None:
+    if not text:
         return
-    try:
-        is_supported = float(text) <= _MAX_INGESTION_VERSION
-    except ValueError:
-        is_supported = False
-    if not is_supported:
+    number = _LEADING_NUMBER.match(text)
+    if number is None or int(number[0]) > _MAX_INGESTION_VERSION:
         problem = f'Unsupported x-langfuse-ingestion-version: "{text}".'
-        raise ApiError(400, {"error": f'{problem} Maximum supported: "{_MAX_INGESTION_VERSION}".'})
+        raise ExportError(f'{problem} Maximum supported: "{_MAX_INGESTION_VERSION}".')

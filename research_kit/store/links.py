@@ -1,8 +1,8 @@
 """Links that open the store's pages in a browser, and the proofs inside them.
 
 Owns making and checking the two proofs: the token in a link and the cookie that a valid token is exchanged
-for. Does not serve anything. Invariant: a proof is an expiry time with its HMAC under the secret key; it
-opens pages for reading, never the API, and the secret key cannot be computed from it.
+for. Does not serve anything. Invariant: a proof is an expiry time and a number of its own, with their HMAC
+under the secret key; it opens pages for reading, never the API, and does not reveal the secret key.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import hmac
 import importlib.util
 import os
+import secrets
 import time
 from typing import Protocol
 from urllib.parse import urlsplit
@@ -43,9 +44,9 @@ class PageHost(Protocol):
 
 
 def page_url(address: PageHost, path: str) -> str:
-    """Return a link to ``path`` that opens in a browser during the next 24 hours.
+    """Return a link to ``path`` that opens once, in a browser, during the next 24 hours.
 
-    The browser keeps the permission in a cookie for 30 days, so an older link works there as well.
+    The browser keeps the permission in a cookie for 30 days, so used and older links work there as well.
     """
     separator = "&" if "?" in path else "?"
     token = make_proof(address.secret_key, purpose="link", lifetime_s=TOKEN_LIFETIME_S)
@@ -69,19 +70,20 @@ def _root(base_url: str) -> str:
 
 def make_proof(secret_key: str, *, purpose: str, lifetime_s: int) -> str:
     """Return a text that proves knowledge of ``secret_key`` for ``lifetime_s`` seconds."""
-    expiry = int(time.time()) + lifetime_s
-    return f"{expiry}.{_sign(secret_key, purpose, expiry)}"
+    content = f"{int(time.time()) + lifetime_s}-{secrets.token_hex(8)}"
+    return f"{content}.{_sign(secret_key, purpose, content)}"
 
 
 def is_valid_proof(proof: str, secret_key: str, *, purpose: str) -> bool:
     """Return whether ``proof`` was made with ``secret_key`` for ``purpose`` and has not expired."""
-    expiry, _, signature = proof.partition(".")
+    content, _, signature = proof.partition(".")
+    expiry = content.partition("-")[0]
     # str.isdecimal alone would let through digits of other scripts and numbers too long to convert.
     if not (expiry.isascii() and expiry.isdecimal() and len(expiry) <= 12):
         return False
-    expected = _sign(secret_key, purpose, int(expiry))
+    expected = _sign(secret_key, purpose, content)
     return hmac.compare_digest(signature.encode(), expected.encode()) and int(expiry) > time.time()
 
 
-def _sign(secret_key: str, purpose: str, expiry: int) -> str:
-    return hmac.digest(secret_key.encode(), f"research-kit {purpose} {expiry}".encode(), "sha256").hex()
+def _sign(secret_key: str, purpose: str, content: str) -> str:
+    return hmac.digest(secret_key.encode(), f"research-kit {purpose} {content}".encode(), "sha256").hex()

@@ -44,7 +44,8 @@ def element(name: str, /, *children: Child, **attributes: str | int | float | bo
         if value is not None and value is not False
     )
     if name in _VOID:
-        return Markup(f"<{name}{shown}>")
+        # Within SVG an element without the slash holds what follows.
+        return Markup(f"<{name}{shown}{'/' if name == 'rect' else ''}>")
     return Markup(f"<{name}{shown}>{fragment(*children)}</{name}>")
 
 

@@ -6,11 +6,12 @@ compare), and answers parse that text as JSON where they can.
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+from research_kit.store.content import is_content
 from research_kit.store.jsontext import compact, parse_or_none, parse_or_text
 from research_kit.store.spans import Origin, Span
 
@@ -21,6 +22,10 @@ SHORT_VALUE_CHARACTERS = 200
 _OBSERVATION = "langfuse.observation.metadata"
 _TRACE = "langfuse.trace.metadata"
 _EITHER = "langfuse.metadata"
+_VERCEL = "ai.telemetry.metadata"
+# These become fields of the observation.
+_VERCEL_FIELDS = frozenset(f"{_VERCEL}.{name}" for name in ("userId", "sessionId", "tags", "langfusePrompt"))
+_LANGFUSE_SCOPE = "langfuse-sdk"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,36 +43,36 @@ class Metadata:
     short: str | None
 
 
-def read_metadata(span: Span, *, consumed: Container[str]) -> Metadata:
-    """Collect the metadata of a span.
-
-    Args:
-        span: The span.
-        consumed: Attributes that became input or output, and are not repeated here.
-    """
-    values = _own(span.attributes, _OBSERVATION)
-    values.update(_own(span.attributes, _TRACE))
-    values.update(_origin_values(span.origin))
-    if not span.origin.scope_name.startswith("langfuse-sdk"):
+def read_metadata(span: Span) -> Metadata:
+    """Collect the metadata of a span."""
+    candidates = {key: value for key, value in span.attributes.items() if "metadata" in key}
+    own = _own(candidates, _OBSERVATION) | _own(candidates, _TRACE)
+    values = dict(_origin_values(span.origin))
+    if not span.origin.scope_name.startswith(_LANGFUSE_SCOPE):
         for key, value in span.attributes.items():
-            if key not in consumed:
+            if not is_content(key) and not key.startswith((_OBSERVATION, _TRACE, _VERCEL)):
                 _flatten(f"attributes.{key}", value, values)
+    for group in _GROUPS & own.keys():
+        # What the client calls so stands in the place of the whole group.
+        values = {key: value for key, value in values.items() if not key.startswith(f"{group}.")}
+    for key, value in own.items():
+        _flatten(key, value, values)
     return _forms(tuple(values.items()))
 
 
-def _own(attributes: Mapping[str, Any], name: str) -> dict[str, str]:
-    values: dict[str, str] = {}
-    whole = parse_or_none(attributes.get(name, attributes.get(_EITHER)))
+_GROUPS = frozenset(("attributes", "resourceAttributes", "scope"))
+
+
+def _own(attributes: Mapping[str, Any], name: str) -> dict[str, Any]:
+    whole = attributes.get(name) or attributes.get(_EITHER)
+    whole = parse_or_none(whole) if isinstance(whole, str) else whole
     if isinstance(whole, list):
         whole = {str(position): part for position, part in enumerate(whole)}
-    if isinstance(whole, dict):
-        for key, value in whole.items():
-            _flatten(key, value, values)
-    prefixes = (f"{name}.", f"{_EITHER}.")
+    values: dict[str, Any] = dict(whole) if isinstance(whole, dict) else {}
     for key, value in attributes.items():
-        if key.startswith(prefixes):
-            start = len(prefixes[0] if key.startswith(prefixes[0]) else prefixes[1])
-            _flatten(key[start:], value, values)
+        for prefix in (f"{name}.", f"{_EITHER}.", f"{_VERCEL}."):
+            if key.startswith(prefix) and len(key) > len(prefix) and key not in _VERCEL_FIELDS:
+                values[key[len(prefix) :]] = value
     return values
 
 

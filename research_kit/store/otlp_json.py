@@ -7,12 +7,15 @@ Owns reading what may be any JSON at all. Invariant: nothing in the body makes i
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
-from research_kit.store.jsontext import storable
+from research_kit.store.jsontext import compact, storable
 from research_kit.store.spans import MAX_NANOSECONDS, Attributes, ExportError, Origin, Problems, Span
 
 __all__ = ["decode_json"]
+
+_UNREADABLE = "Failed to parse OTel JSON Trace"
 
 
 def decode_json(body: bytes) -> list[Span]:
@@ -24,120 +27,175 @@ def decode_json(body: bytes) -> list[Span]:
     try:
         export = json.loads(body)
     except (ValueError, RecursionError) as error:
-        raise ExportError("Failed to parse OTel JSON Trace") from error
-    reader = _JsonReader()
-    spans = reader.read(export) if isinstance(export, dict) else []
-    reader.problems.raise_if_any(len(spans))
+        raise ExportError(_UNREADABLE) from error
+    if export is None:
+        raise ExportError(_UNREADABLE)
+    problems = Problems()
+    groups = export.get("resourceSpans") if isinstance(export, dict) else None
+    spans = [
+        span
+        for group in (groups if isinstance(groups, list) else [])
+        if group
+        for span in _spans_of_resource(_object(group), problems)
+    ]
+    problems.raise_if_any()
     return spans
 
 
-class _JsonReader:
-    """Reads OTLP/JSON, whose ids are hexadecimal and whose 64-bit integers are decimal text."""
-
-    def __init__(self) -> None:
-        self.problems = Problems()
-
-    def read(self, export: dict[str, Any]) -> list[Span]:
-        spans: list[Span] = []
-        for resource_spans in self._list(export, "resourceSpans"):
-            resource = resource_spans.get("resource")
-            attributes = self._attributes(resource) if isinstance(resource, dict) else {}
-            for scope_spans in self._list(resource_spans, "scopeSpans"):
-                origin = self._origin(scope_spans.get("scope"), attributes)
-                spans.extend(self._span(span, origin) for span in self._list(scope_spans, "spans"))
-        return spans
-
-    def _origin(self, scope: object, resource_attributes: Attributes) -> Origin:
-        known = scope if isinstance(scope, dict) else {}
-        name = _clean(known.get("name"))
-        self.problems.see_scope(name)
-        return Origin(
-            resource_attributes=resource_attributes,
-            scope_name=name,
-            scope_version=_clean(known.get("version")),
-            scope_attributes=self._attributes(known),
-        )
-
-    def _span(self, span: dict[str, Any], origin: Origin) -> Span:
-        trace_id, span_id = _id(span.get("traceId")), _id(span.get("spanId"))
-        before = self.problems.bad_span_count
-        self.problems.check_ids(trace_id, span_id)
-        status = span.get("status")
-        known_status = status if isinstance(status, dict) else {}
-        decoded = Span(
-            origin=origin,
-            trace_id=trace_id,
-            span_id=span_id,
-            parent_id=_id(span.get("parentSpanId")) or None,
-            name=_clean(span.get("name")),
-            start_ns=_nanoseconds(span.get("startTimeUnixNano")),
-            end_ns=_nanoseconds(span.get("endTimeUnixNano")) or None,
-            status_code=_status_code(known_status.get("code")),
-            status_message=_clean(known_status.get("message")),
-            attributes=self._attributes(span),
-            events=[
-                (_clean(event.get("name")), self._attributes(event)) for event in self._list(span, "events")
-            ],
-        )
-        # Several faults of one span count as one bad span.
-        self.problems.bad_span_count = min(self.problems.bad_span_count, before + 1)
-        return decoded
-
-    def _attributes(self, owner: dict[str, Any]) -> Attributes:
-        pairs = self._list(owner, "attributes")
-        return {_clean(pair.get("key")): _json_value(pair.get("value")) for pair in pairs}
-
-    def _list(self, owner: dict[str, Any], name: str) -> list[dict[str, Any]]:
-        parts = owner.get(name)
-        if parts is None:
-            return []
-        if not isinstance(parts, list):
-            self.problems.add(f"{name}:not_an_array")
-            return []
-        return [part for part in parts if isinstance(part, dict)]
+def _spans_of_resource(group: dict[str, Any], problems: Problems) -> list[Span]:
+    resource = _object(group.get("resource"))
+    if _is_no_list(resource.get("attributes")):
+        problems.see_bad_list("resource.attributes:not_an_array")
+    if _is_no_list(group.get("scopeSpans")):
+        problems.see_bad_list("scopeSpans:not_an_array")
+    attributes = _attributes(resource)
+    return [
+        span
+        for part in _list(group.get("scopeSpans"))
+        for span in _spans_of_scope(_object(part), attributes, problems)
+    ]
 
 
-def _json_value(value: object) -> Any:
-    if not isinstance(value, dict):
+def _spans_of_scope(part: dict[str, Any], resource_attributes: Attributes, problems: Problems) -> list[Span]:
+    scope = _object(part.get("scope"))
+    origin = Origin(
+        resource_attributes=resource_attributes,
+        scope_name=_clean(scope.get("name")),
+        scope_version=_clean(scope.get("version")),
+        scope_attributes=_attributes(scope),
+    )
+    if _is_no_list(scope.get("attributes")):
+        problems.see_bad_list("scope.attributes:not_an_array", origin.scope_name)
+    if _is_no_list(part.get("spans")):
+        problems.see_bad_list("spans:not_an_array", origin.scope_name)
+    spans = []
+    for given in map(_object, _list(part.get("spans"))):
+        kinds = _faults(given)
+        problems.see_span(origin.scope_name, kinds)
+        if not kinds:
+            spans.append(_span(given, origin))
+    return spans
+
+
+def _faults(span: dict[str, Any]) -> list[str]:
+    faults = [(name, _id_fault(span.get(name))) for name in ("traceId", "spanId")]
+    if span.get("parentSpanId"):
+        faults.append(("parentSpanId", _id_fault(span["parentSpanId"])))
+    kinds = [f"{name}:{fault}" for name, fault in faults if fault]
+    events = span.get("events")
+    kinds += [f"{name}:not_an_array" for name in ("attributes", "events") if _is_no_list(span.get(name))]
+    if any(_is_no_list(_object(event).get("attributes")) for event in _list(events)):
+        kinds.append("event.attributes:not_an_array")
+    return kinds
+
+
+def _id_fault(value: object) -> str | None:
+    if value is None or value in ("", []):
+        return "absent"
+    return None if isinstance(value, str) or _bytes_of(value) is not None else "not_an_id"
+
+
+def _span(given: dict[str, Any], origin: Origin) -> Span:
+    status = _object(given.get("status"))
+    return Span(
+        origin=origin,
+        trace_id=_id(given.get("traceId")),
+        span_id=_id(given.get("spanId")),
+        parent_id=_id(given.get("parentSpanId")) or None,
+        name=_clean(given.get("name")),
+        start_ns=_nanoseconds(given.get("startTimeUnixNano")),
+        end_ns=_nanoseconds(given.get("endTimeUnixNano")),
+        status_code=_status_code(status.get("code")),
+        status_message=_clean(status.get("message")),
+        attributes=_attributes(given),
+        events=[
+            (_clean(event.get("name")), _attributes(event))
+            for event in map(_object, _list(given.get("events")))
+        ],
+    )
+
+
+def _attributes(owner: dict[str, Any]) -> Attributes:
+    pairs = [pair for pair in _list(owner.get("attributes")) if isinstance(pair, dict)]
+    found = {_clean(pair.get("key")): _value(pair.get("value")) for pair in pairs}
+    return {key: value for key, value in found.items() if value is not None}
+
+
+def _value(value: object) -> Any:
+    """Read a typed value; one of a type that attributes cannot have stays JSON, as text."""
+    if not isinstance(value, dict) or not value:
         return None
-    kind, content = next(iter(value.items()), ("", None))
-    if kind == "stringValue":
-        return _clean(content)
-    if kind == "intValue":
-        return _integer(content)
-    if kind == "arrayValue" and isinstance(content, dict):
-        return [_json_value(part) for part in _parts(content)]
-    if kind == "kvlistValue" and isinstance(content, dict):
-        pairs = [pair for pair in _parts(content) if isinstance(pair, dict)]
-        return {_clean(pair.get("key")): _json_value(pair.get("value")) for pair in pairs}
-    return content if isinstance(content, (str, int, float, bool)) else None
+    if "stringValue" in value:
+        return _clean(value["stringValue"])
+    if "doubleValue" in value:
+        return _double(value["doubleValue"])
+    if "boolValue" in value:
+        return value["boolValue"] if isinstance(value["boolValue"], bool) else compact(value["boolValue"])
+    if isinstance(value.get("arrayValue"), dict):
+        return [_value(part) for part in _list(value["arrayValue"].get("values"))]
+    number = _integer(value.get("intValue"))
+    return compact(value) if number is None else number
 
 
-def _parts(content: dict[str, Any]) -> list[Any]:
-    values = content.get("values")
-    return values if isinstance(values, list) else []
-
-
-def _clean(text: object) -> str:
-    return storable(text) if isinstance(text, str) else ""
-
-
-def _id(value: object) -> str:
-    if isinstance(value, list) and all(isinstance(byte, int) and 0 <= byte < 256 for byte in value):
-        return bytes(value).hex()
-    return _clean(value)
+def _double(value: object) -> Any:
+    if isinstance(value, str):
+        try:
+            number = float(value)
+        except ValueError:
+            return _clean(value)
+        return number if math.isfinite(number) else value
+    return value if isinstance(value, (int, float)) else compact(value)
 
 
 def _integer(value: object) -> int | None:
+    """Read a 64-bit integer: decimal text, a number, or its two halves."""
+    if isinstance(value, dict):
+        high, low = value.get("high"), value.get("low")
+        is_number = all(isinstance(half, int) and not isinstance(half, bool) for half in (high, low))
+        return (high << 32) + (low & 0xFFFFFFFF) if is_number else None  # type: ignore[operator]  # checked
+    if isinstance(value, bool) or not isinstance(value, (str, int, float)):
+        return None
     try:
-        return int(value) if isinstance(value, (str, int, float)) else None
+        return int(value)
     except (ValueError, OverflowError):
         return None
 
 
-def _nanoseconds(value: object) -> int:
-    return min(max(_integer(value) or 0, 0), MAX_NANOSECONDS)
+def _nanoseconds(value: object) -> int | None:
+    """Read a point in time; what is zero, missing or unreadable is None."""
+    number = _integer(value)
+    return None if number is None else min(max(number, 0), MAX_NANOSECONDS) or None
 
 
 def _status_code(value: object) -> int:
     return {"STATUS_CODE_OK": 1, "STATUS_CODE_ERROR": 2}.get(str(value), _integer(value) or 0)
+
+
+def _id(value: object) -> str:
+    content = _bytes_of(value)
+    return content.hex() if content is not None else _clean(value)
+
+
+def _bytes_of(value: object) -> bytes | None:
+    """Return the bytes of a list of numbers, also in the form in which Node.js writes its buffers."""
+    if isinstance(value, dict) and value.get("type") == "Buffer":
+        value = value.get("data")
+    if not isinstance(value, list):
+        return None
+    return bytes(part & 0xFF if isinstance(part, int) else 0 for part in value)
+
+
+def _is_no_list(value: object) -> bool:
+    return value is not None and not isinstance(value, list)
+
+
+def _list(value: object) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _object(value: object) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _clean(text: object) -> str:
+    return storable(text) if isinstance(text, str) else ""

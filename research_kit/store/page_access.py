@@ -16,13 +16,16 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from research_kit.store import page_rows, pages
+from research_kit.store import page_frame, page_rows
 from research_kit.store.access import proxy_prefix
 from research_kit.store.database import Database
 from research_kit.store.links import COOKIE_LIFETIME_S, cookie_name, is_valid_proof, make_proof
 from research_kit.store.markup import element
 from research_kit.store.session_filter import SessionFilter, list_choices
+from research_kit.store.session_page import session_page
+from research_kit.store.sessions_page import sessions_page
 from research_kit.store.state import Credentials
+from research_kit.store.trace_page import trace_page
 
 __all__ = ["page_routes"]
 
@@ -35,10 +38,11 @@ _HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Cache-Control": "no-store",
 }
+_MAX_USED = 1000
 _FOREIGN_ORIGINS = ("cross-site", "same-site")
 
 PageMaker = Callable[[Request], str | None]
-_STATIC = {pages.STYLE_PATH: "text/css", pages.SCRIPT_PATH: "text/javascript"}
+_STATIC = {page_frame.STYLE_PATH: "text/css", page_frame.SCRIPT_PATH: "text/javascript"}
 
 
 def page_routes(database: Database, credentials: Credentials) -> list[BaseRoute]:
@@ -66,10 +70,11 @@ class _PageMaker:
         if request.path_params["project_id"] != self._project_id:
             return None
         wanted = SessionFilter.of(request.query_params)
+        offset = _offset(request.query_params.get("offset", ""))
         with self._database.reading() as connection:
-            found = page_rows.list_sessions(connection, wanted)
+            found = page_rows.list_sessions(connection, wanted, offset=offset)
             choices = list_choices(connection)
-        return pages.sessions_page(self._project_id, found, wanted, choices)
+        return sessions_page(self._project_id, found, wanted, choices)
 
     def session(self, request: Request) -> str | None:
         session_id = request.path_params["session_id"]
@@ -79,7 +84,7 @@ class _PageMaker:
             scores = page_rows.list_scores(connection, subject_ids=subject_ids)
         if not traces or request.path_params["project_id"] != self._project_id:
             return None
-        return pages.session_page(self._project_id, session_id, traces, scores)
+        return session_page(self._project_id, session_id, traces, scores)
 
     def trace(self, request: Request) -> str | None:
         trace_id = request.path_params["trace_id"]
@@ -88,7 +93,11 @@ class _PageMaker:
             scores = page_rows.list_scores(connection, subject_ids=[trace_id])
         if trace is None or request.path_params["project_id"] != self._project_id:
             return None
-        return pages.trace_page(self._project_id, trace, scores)
+        return trace_page(self._project_id, trace, scores)
+
+
+def _offset(text: str) -> int:
+    return int(text) if text.isascii() and text.isdecimal() and len(text) < 10 else 0
 
 
 class _Guard:
@@ -97,6 +106,8 @@ class _Guard:
     def __init__(self, credentials: Credentials) -> None:
         self._secret_key = credentials.secret_key
         self._cookie_name = cookie_name(credentials)
+        # Of this server's life; what is forgotten with it has a day at most.
+        self._used: set[str] = set()
 
     def protect(self, make_page: PageMaker, *, redirect_to: str | None = None) -> Callable[[Request], object]:
         """Wrap ``make_page``, or a redirection, into an endpoint that asks for a proof first."""
@@ -111,26 +122,38 @@ class _Guard:
             page = await run_in_threadpool(make_page, request)
             if page is None:
                 text = "Nothing with this id is stored here. It may still be on its way, or it was deleted."
-                return _page(request, pages.message_page("Not found", text), status_code=404)
+                return _page(request, page_frame.message_page("Not found", text), status_code=404)
             return _page(request, page)
 
         return answer
 
     def _refusal(self, request: Request) -> Response | None:
         """Return what to answer instead of the page; None when the page may be seen."""
-        if is_valid_proof(request.query_params.get("token", ""), self._secret_key, purpose="link"):
+        token = request.query_params.get("token", "")
+        if is_valid_proof(token, self._secret_key, purpose="link") and self._use(token):
             return self._exchange(request)
         if is_valid_proof(request.cookies.get(self._cookie_name, ""), self._secret_key, purpose="cookie"):
             return None
         if request.headers.get("sec-fetch-site") in _FOREIGN_ORIGINS:
             # A link clicked in Jupyter: the browser holds the cookie back until the store itself sends it on.
-            return _page(request, pages.message_page("Opening…", refresh_to=_without_token(request)))
+            return _page(request, page_frame.message_page("Opening…", refresh_to=_without_token(request)))
         return _page(request, _NO_ACCESS, status_code=401)
+
+    def _use(self, token: str) -> bool:
+        """Use up a valid token; False when it was used before."""
+        if token in self._used:
+            return False
+        if len(self._used) >= _MAX_USED:
+            self._used = {
+                known for known in self._used if is_valid_proof(known, self._secret_key, purpose="link")
+            }
+        self._used.add(token)
+        return True
 
     def _exchange(self, request: Request) -> Response:
         """Set the cookie and go on to the same page without the token, which stays out of the history."""
         target = _without_token(request)
-        page = pages.message_page("Opening…", element("a", "Continue", href=target), refresh_to=target)
+        page = page_frame.message_page("Opening…", element("a", "Continue", href=target), refresh_to=target)
         answer = _page(request, page)
         answer.set_cookie(
             self._cookie_name,
@@ -144,7 +167,7 @@ class _Guard:
         return answer
 
 
-_NO_ACCESS = pages.message_page(
+_NO_ACCESS = page_frame.message_page(
     "This page needs a fresh link",
     "Open it from the notebook that made the session, or run:",
     element("code", "research-kit store open"),
@@ -162,7 +185,7 @@ def _without_token(request: Request) -> str:
 
 def _page(request: Request, text: str, *, status_code: int = 200) -> Response:
     base = element("base", href=f"{proxy_prefix(request.headers)}/")
-    text = text.replace(pages.ROOT_MARK, base, 1)
+    text = text.replace(page_frame.ROOT_MARK, base, 1)
     # Halves of surrogate pairs can come from JSON escapes; UTF-8 cannot carry them.
     return HTMLResponse(text.encode("utf-8", "replace"), status_code=status_code, headers=_HEADERS)
 

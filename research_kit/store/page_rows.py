@@ -15,7 +15,9 @@ from typing import Any
 from research_kit.store.session_filter import SessionFilter
 
 __all__ = [
+    "MAX_OBSERVATIONS",
     "Score",
+    "SessionPage",
     "SessionSummary",
     "ShownObservation",
     "ShownTrace",
@@ -28,11 +30,12 @@ __all__ = [
 
 MAX_OBSERVATIONS = 5000
 _EVERY_SESSION = SessionFilter()
-MAX_SESSIONS = 200
+PAGE_SIZE = 50
 
 _COLUMNS = """
     trace_id, span_id, parent_id, is_root, type, name, level, status_message, trace_name, model, start_ms,
-    end_ms, input_usage, output_usage, total_usage, total_cost, input, output, metadata, session_id, user_id
+    end_ms, completion_start_ms, input_usage, output_usage, total_usage, total_cost, usage_details,
+    model_parameters, tags, input, output, metadata, session_id, user_id
 """
 
 
@@ -52,15 +55,24 @@ class ShownObservation:
     model: str
     start_ms: int
     end_ms: int
+    completion_start_ms: int | None
     input_usage: int
     output_usage: int
     total_usage: int
     total_cost: float | None
+    usage_details: str
+    model_parameters: str
+    tags: str
     input: str | None
     output: str | None
     metadata: str
     session_id: str
     user_id: str
+
+    @property
+    def tag_list(self) -> list[str]:
+        """Its tags."""
+        return list(map(str, json.loads(self.tags)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,6 +151,25 @@ class SessionSummary:
     cost_usd: float | None
     unpriced_count: int
     error_count: int
+    first_input: str | None
+    tags: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionPage:
+    """A part of the list of sessions.
+
+    Attributes:
+        sessions: The lines, the latest activity first.
+        session_count: How many there are on all pages.
+        offset: How many come before.
+        size: How many a page holds.
+    """
+
+    sessions: tuple[SessionSummary, ...]
+    session_count: int
+    offset: int
+    size: int = PAGE_SIZE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,25 +180,48 @@ class Score:
     value: str
     comment: str | None
     trace_id: str | None
+    observation_id: str | None
 
 
 def list_sessions(
-    connection: sqlite3.Connection, wanted: SessionFilter = _EVERY_SESSION
-) -> list[SessionSummary]:
+    connection: sqlite3.Connection, wanted: SessionFilter = _EVERY_SESSION, *, offset: int = 0
+) -> SessionPage:
     """Return the sessions with the latest activity first."""
     condition, values = wanted.sql()
-    rows = connection.execute(
+    # The index alone tells the order; only the sessions of this page are summed up.
+    listed = connection.execute(
         f"""
+        SELECT session_id, count(*) OVER () FROM observations
+        WHERE session_id <> '' AND {condition}
+        GROUP BY session_id ORDER BY max(start_ms) DESC LIMIT ? OFFSET ?
+        """,
+        (*values, PAGE_SIZE, offset),
+    ).fetchall()
+    return SessionPage(
+        sessions=tuple(_summary(connection, session_id) for session_id, _ in listed),
+        session_count=listed[0][1] if listed else 0,
+        offset=offset,
+    )
+
+
+def _summary(connection: sqlite3.Connection, session_id: str) -> SessionSummary:
+    sums = connection.execute(
+        """
         SELECT session_id, max(user_id), count(DISTINCT trace_id), min(start_ms), max(end_ms),
                sum(total_usage), sum(total_cost),
                sum(total_usage > 0 AND total_cost IS NULL), sum(level = 'ERROR')
-        FROM observations WHERE session_id <> '' AND {condition}
-        GROUP BY session_id ORDER BY max(start_ms) DESC LIMIT ?
+        FROM observations WHERE session_id = ?
         """,
-        (*values, MAX_SESSIONS),
-    )
-    names = SessionSummary.__dataclass_fields__
-    return [SessionSummary(**dict(zip(names, row, strict=True))) for row in rows]
+        (session_id,),
+    ).fetchone()
+    first = connection.execute(
+        "SELECT input, tags FROM observations WHERE session_id = ? AND is_root ORDER BY start_ms LIMIT 1",
+        (session_id,),
+    ).fetchone()
+    first_input, tags = first or (None, "[]")
+    names = list(SessionSummary.__dataclass_fields__)
+    fields = dict(zip(names, sums, strict=False))
+    return SessionSummary(**fields, first_input=first_input, tags=tuple(map(str, json.loads(tags))))
 
 
 def list_traces_of_session(connection: sqlite3.Connection, session_id: str) -> list[ShownTrace]:
@@ -190,7 +244,8 @@ def find_trace(connection: sqlite3.Connection, trace_id: str) -> ShownTrace | No
 def list_scores(connection: sqlite3.Connection, *, subject_ids: Sequence[str]) -> list[Score]:
     """Return the scores of traces and sessions, oldest first."""
     rows = connection.execute(
-        "SELECT name, data_type, numeric_value, text_value, comment, subject, subject_id FROM scores "
+        "SELECT name, data_type, numeric_value, text_value, comment, subject, subject_id, observation_id"
+        " FROM scores "
         "WHERE subject_id IN (SELECT value FROM json_each(?)) ORDER BY timestamp_ms, score_id",
         (json.dumps(list(subject_ids)),),
     )
@@ -200,8 +255,9 @@ def list_scores(connection: sqlite3.Connection, *, subject_ids: Sequence[str]) -
             value=_score_text(data_type, number, text),
             comment=comment,
             trace_id=None if subject == "session" else subject_id,
+            observation_id=observation_id,
         )
-        for name, data_type, number, text, comment, subject, subject_id in rows
+        for name, data_type, number, text, comment, subject, subject_id, observation_id in rows
     ]
 
 

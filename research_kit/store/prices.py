@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from functools import lru_cache
 from importlib.resources import files
 from typing import Any
@@ -80,9 +81,10 @@ def find_model(name: str) -> Model | None:
     return max(matching, key=lambda model: model.wire["startDate"] or "", default=None)
 
 
-def cut_cost(cost: float) -> float:
-    """Return a cost with at most 12 digits after the point, cut and not rounded."""
-    return int(cost * _COST_SCALE) / _COST_SCALE
+def cut_cost(cost: float, count: int = 1) -> float:
+    """Return ``count`` times a cost with at most 12 digits after the point, cut and not rounded."""
+    # As decimals: 3 times 1.5e-7 is a little less than 4.5e-7 in floating point, and would be cut.
+    return int(Decimal(repr(cost)) * count * _COST_SCALE) / _COST_SCALE
 
 
 @lru_cache(maxsize=1)

@@ -42,14 +42,49 @@ _TYPES_BY_OPERATION = {
     "create_agent": "AGENT",
     "embeddings": "EMBEDDING",
 }
+_VERCEL_TYPES = {
+    "ai.generateText.doGenerate": "GENERATION",
+    "ai.streamText.doStream": "GENERATION",
+    "ai.generateObject.doGenerate": "GENERATION",
+    "ai.streamObject.doStream": "GENERATION",
+    "ai.embedMany.doEmbed": "EMBEDDING",
+    "ai.embed.doEmbed": "EMBEDDING",
+    "ai.toolCall": "TOOL",
+}
+_LIVEKIT_SCOPE = "livekit-agents"
+_LIVEKIT_TYPES = {"agent_turn": "AGENT", "start_agent_activity": "AGENT", "function_tool": "TOOL"}
 _MODEL_KEYS = (
     "langfuse.observation.model.name",
     "gen_ai.response.model",
+    "ai.model.id",
     "gen_ai.request.model",
+    "llm.response.model",
     "llm.model_name",
     "model",
 )
-_TAG_KEYS = ("langfuse.trace.tags", "langfuse.tags", "tag.tags")
+# Not every name of a model makes a generation.
+_GENERATION_KEYS = tuple(key for key in _MODEL_KEYS if key not in ("ai.model.id", "llm.response.model"))
+
+
+def _keys(field: str, *plain: str) -> tuple[str, ...]:
+    """Return where a field of the trace can be, in the order of precedence."""
+    metadata = [f"langfuse.{part}.metadata.langfuse_{field}" for part in ("observation", "trace")]
+    return (*plain, *metadata)
+
+
+_USER_KEYS = (*_keys("user_id", "langfuse.user.id", "user.id"), "ai.telemetry.metadata.userId")
+_SESSION_KEYS = (
+    *_keys("session_id", "langfuse.session.id", "session.id", "gen_ai.conversation.id"),
+    "ai.telemetry.metadata.sessionId",
+)
+_TAG_KEYS = (*_keys("tags", "langfuse.trace.tags", "langfuse.tags"), "ai.telemetry.metadata.tags", "tag.tags")
+_ENVIRONMENT_KEYS = ("langfuse.environment", "deployment.environment.name", "deployment.environment")
+_STATUS_MESSAGE = "langfuse.observation.status_message"
+_GENERATION_ONLY = tuple(
+    f"langfuse.observation.{name}"
+    for name in ("model.", "cost_details", "usage_details", "completion_start_time", "prompt.")
+)
+_SUMMARIES = ("invoke_agent", "agent_step")
 
 
 def make_row(span: Span, *, now_ms: int) -> ObservationRow:
@@ -60,18 +95,17 @@ def make_row(span: Span, *, now_ms: int) -> ObservationRow:
         now_ms: The time of arrival.
     """
     attributes = span.attributes
-    observation_type = _type(attributes)
+    observation_type = _type(span)
     content = read_content(span)
-    metadata = read_metadata(span, consumed=content.consumed)
+    metadata = read_metadata(span)
     return ObservationRow(
-        **_identity(span),
+        **_identity(span, now_ms),
         **_trace_context(span),
         **_consumption(attributes),
         **_prompt(attributes, is_generation=observation_type == "GENERATION"),
         type=observation_type,
         level=_level(span),
-        status_message=_first_text(attributes, ("langfuse.observation.status_message",))
-        or span.status_message,
+        status_message=_plain_text(attributes.get(_STATUS_MESSAGE, span.status_message)),
         created_ms=now_ms,
         metadata=metadata.parsed,
         metadata_short=metadata.short,
@@ -81,8 +115,10 @@ def make_row(span: Span, *, now_ms: int) -> ObservationRow:
     )
 
 
-def _identity(span: Span) -> dict[str, Any]:
-    start_ms = span.start_ns // 1_000_000
+def _identity(span: Span, now_ms: int) -> dict[str, Any]:
+    # One time stands in for the other; without either it is the time of arrival.
+    begun, ended = (None if ns is None else ns // 1_000_000 for ns in (span.start_ns, span.end_ns))
+    start_ms = next((known for known in (begun, ended) if known is not None), now_ms)
     completion_start = span.attributes.get("langfuse.observation.completion_start_time")
     return {
         "trace_id": span.trace_id,
@@ -90,14 +126,14 @@ def _identity(span: Span) -> dict[str, Any]:
         "span_id": span.span_id,
         "parent_id": span.parent_id,
         "start_ms": start_ms,
-        "end_ms": start_ms if span.end_ns is None else span.end_ns // 1_000_000,
+        "end_ms": start_ms if ended is None else ended,
         "completion_start_ms": _completion_start_ms(completion_start),
     }
 
 
 def _trace_context(span: Span) -> dict[str, Any]:
     attributes, resource = span.attributes, span.origin.resource_attributes
-    name = _first_text(attributes, ("gen_ai.tool.name",)) or span.name
+    name = _name(span)
     is_root = span.parent_id is None or _is_true(attributes.get("langfuse.internal.is_app_root"))
     own_trace_name = name if is_root else None
     return {
@@ -109,21 +145,19 @@ def _trace_context(span: Span) -> dict[str, Any]:
         "release": _first_text(attributes, ("langfuse.release",))
         or _first_text(resource, ("langfuse.release",)),
         "environment": _environment(attributes, resource),
-        "user_id": _first_text(attributes, ("langfuse.user.id", "user.id")),
-        "session_id": _first_text(
-            attributes, ("langfuse.session.id", "session.id", "gen_ai.conversation.id")
-        ),
+        "user_id": _first_text(attributes, _USER_KEYS),
+        "session_id": _first_text(attributes, _SESSION_KEYS),
         "tags": compact(_tags(attributes)),
-        "is_public": _is_true(attributes.get("langfuse.trace.public")),
+        "is_public": _is_true(attributes.get("langfuse.trace.public", attributes.get("langfuse.public"))),
     }
 
 
 def _consumption(attributes: Mapping[str, Any]) -> dict[str, Any]:
-    if attributes.get("gen_ai.operation.name") == "invoke_agent":
+    parameters = _model_parameters(attributes)
+    if attributes.get("gen_ai.operation.name") in _SUMMARIES:
         # Such a span sums up the calls below it; counting it would count them twice.
         attributes = {}
     model_name = _first_text(attributes, _MODEL_KEYS)
-    parameters = _model_parameters(attributes)
     consumption = read_consumption(attributes, model_name, parameters)
     model, tier = consumption.model, consumption.tier
     price_texts: Mapping[str, str] = model.price_texts if model else {}
@@ -150,15 +184,17 @@ def _consumption(attributes: Mapping[str, Any]) -> dict[str, Any]:
 def _prompt(attributes: Mapping[str, Any], *, is_generation: bool) -> dict[str, Any]:
     if not is_generation:
         return {"prompt_name": "", "prompt_version": None}
-    given = attributes.get("langfuse.observation.prompt.version")
-    number = parse_or_none(given) if isinstance(given, str) else given
-    is_version = (
-        isinstance(number, int) and not isinstance(number, bool) and 0 <= number <= _MAX_PROMPT_VERSION
-    )
-    return {
-        "prompt_name": _first_text(attributes, ("langfuse.observation.prompt.name",)),
-        "prompt_version": number if is_version else None,
-    }
+    name = _first_text(attributes, ("langfuse.observation.prompt.name", "langfuse.prompt.name"))
+    given = attributes.get("langfuse.observation.prompt.version", attributes.get("langfuse.prompt.version"))
+    return {"prompt_name": name, "prompt_version": _whole_number(given)}
+
+
+def _whole_number(given: object) -> int | None:
+    if isinstance(given, str):
+        given = int(given) if given.strip().isdecimal() and given.isascii() else None
+    if isinstance(given, bool) or not isinstance(given, (int, float)) or given != int(given):
+        return None
+    return int(given) if 0 <= given <= _MAX_PROMPT_VERSION else None
 
 
 def valid_environment(name: str) -> str:
@@ -166,17 +202,47 @@ def valid_environment(name: str) -> str:
     return name if _ENVIRONMENT.fullmatch(name) else "default"
 
 
-def _type(attributes: Mapping[str, Any]) -> str:
-    by_name = _TYPES_BY_LANGFUSE_NAME.get(str(attributes.get("langfuse.observation.type")))
-    if by_name:
-        return by_name
-    kind = attributes.get("openinference.span.kind")
-    if kind is not None:
-        return _TYPES_BY_OPENINFERENCE_KIND.get(str(kind).upper(), "SPAN")
-    by_operation = _TYPES_BY_OPERATION.get(str(attributes.get("gen_ai.operation.name")))
-    if by_operation:
-        return by_operation
-    return "GENERATION" if _first_text(attributes, _MODEL_KEYS) else "SPAN"
+def _type(span: Span) -> str:
+    attributes = span.attributes
+    operations = [attributes.get(key) for key in ("operation.name", "ai.operationId")]
+    candidates = (
+        "GENERATION" if _is_unmarked_generation(span) else None,
+        _TYPES_BY_LANGFUSE_NAME.get(str(attributes.get("langfuse.observation.type"))),
+        _TYPES_BY_OPENINFERENCE_KIND.get(str(attributes.get("openinference.span.kind"))),
+        _TYPES_BY_OPERATION.get(str(attributes.get("gen_ai.operation.name"))),
+        next((_vercel_type(str(name)) for name in operations if name), None),
+        "TOOL" if _first_text(attributes, ("gen_ai.tool.name", "gen_ai.tool.call.id")) else None,
+        _LIVEKIT_TYPES.get(span.name) if span.origin.scope_name == _LIVEKIT_SCOPE else None,
+        "GENERATION" if _first_text(attributes, _GENERATION_KEYS) else None,
+    )
+    return next((candidate for candidate in candidates if candidate), "SPAN")
+
+
+def _vercel_type(operation: str) -> str | None:
+    found = (kind for name, kind in _VERCEL_TYPES.items() if operation.startswith(name))
+    return next(found, None)
+
+
+def _is_unmarked_generation(span: Span) -> bool:
+    """Whether an early SDK called a generation a span: up to version 3.3 it did."""
+    origin = span.origin
+    if span.attributes.get("langfuse.observation.type") != "span" or origin.scope_name != "langfuse-sdk":
+        return False
+    if origin.resource_attributes.get("telemetry.sdk.language") != "python":
+        return False
+    version = re.match(r"(\d{1,9})\.(\d{1,9})", origin.scope_version, re.ASCII)
+    is_early = version is None or (int(version[1]), int(version[2])) <= (3, 3)
+    return is_early and any(key.startswith(_GENERATION_ONLY) for key in span.attributes)
+
+
+def _name(span: Span) -> str:
+    attributes = span.attributes
+    name = _first_text(attributes, ("gen_ai.tool.name", "logfire.msg", "ai.toolCall.name"))
+    operation = _first_text(attributes, ("ai.operationId",))
+    if name or not operation:
+        return name or span.name
+    function = _first_text(attributes, ("ai.telemetry.functionId",))
+    return f"{function}:{operation}" if function else operation
 
 
 def _level(span: Span) -> str:
@@ -187,36 +253,39 @@ def _level(span: Span) -> str:
 
 
 def _environment(attributes: Mapping[str, Any], resource: Mapping[str, Any]) -> str:
-    given = _first_text(attributes, ("langfuse.environment",)) or _first_text(
-        resource, ("langfuse.environment", "deployment.environment.name", "deployment.environment")
-    )
-    return valid_environment(given)
+    given = (_first_text(place, (key,)) for key in _ENVIRONMENT_KEYS for place in (attributes, resource))
+    return valid_environment(next(filter(None, given), ""))
 
 
 def _model_parameters(attributes: Mapping[str, Any]) -> dict[str, Any]:
-    for key in ("langfuse.observation.model.parameters", "llm.invocation_parameters"):
+    for key in ("langfuse.observation.model.parameters", "llm.invocation_parameters", "model_config"):
         parsed = parse_or_none(attributes.get(key))
         if isinstance(parsed, dict):
-            return {
-                name: compact(value) if isinstance(value, (list, dict)) else value
-                for name, value in parsed.items()
-            }
-    prefix = "gen_ai.request."
+            return {name: _parameter(value) for name, value in parsed.items()}
     return {
-        key[len(prefix) :]: compact(value) if isinstance(value, (list, dict)) else value
+        key[len(prefix) :]: _parameter(value)
+        for prefix in ("gen_ai.request.", "llm.invocation_parameters.")
         for key, value in attributes.items()
-        if key.startswith(prefix) and key != "gen_ai.request.model"
+        if key.startswith(prefix) and key != f"{prefix}model"
     }
 
 
+def _parameter(value: object) -> Any:
+    """Return a parameter as it is kept: what is neither text nor a number becomes text."""
+    is_plain = isinstance(value, (str, int, float)) and not isinstance(value, bool)
+    return value if is_plain else compact(value)
+
+
 def _tags(attributes: Mapping[str, Any]) -> list[str]:
-    given = next((attributes[key] for key in _TAG_KEYS if key in attributes), None)
+    given = next((attributes[key] for key in _TAG_KEYS if attributes.get(key)), None)
     if isinstance(given, str):
-        parsed = parse_or_none(given)
-        given = parsed if isinstance(parsed, list) else [part.strip() for part in given.split(",")]
-    if not isinstance(given, list):
-        return []
-    return [tag if isinstance(tag, str) else compact(tag) for tag in given if tag not in ("", None)]
+        parsed = parse_or_none(given) if given.lstrip().startswith("[") else None
+        given = parsed if isinstance(parsed, list) else _divided(given)
+    return [_plain_text(tag) for tag in given] if isinstance(given, list) else []
+
+
+def _divided(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",")] if "," in text else [text]
 
 
 def _completion_start_ms(given: object) -> int | None:
@@ -225,16 +294,20 @@ def _completion_start_ms(given: object) -> int | None:
     parsed = parse_or_none(given)
     try:
         return iso_to_ms(parsed if isinstance(parsed, str) else given)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
 
 
 def _first_text(attributes: Mapping[str, Any], keys: tuple[str, ...]) -> str:
     for key in keys:
         value = attributes.get(key)
-        if value is not None and value != "":
-            return value if isinstance(value, str) else compact(value)
+        if value or isinstance(value, list):
+            return _plain_text(value)
     return ""
+
+
+def _plain_text(value: object) -> str:
+    return value if isinstance(value, str) else compact(value)
 
 
 def _is_true(value: object) -> bool:

@@ -10,11 +10,15 @@ import argparse
 import asyncio
 import logging
 import os
+import signal
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
+from types import FrameType
 
 import uvicorn
 from filelock import FileLock, Timeout
@@ -38,6 +42,9 @@ from research_kit.store.words import has_words
 
 __all__ = ["main", "serve"]
 
+_logger = logging.getLogger("research_kit.store")
+
+_END_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _LOCK_TIMEOUT_S = 5.0
 _WATCH_INTERVAL_S = 2.0
 _ROLL_UP_INTERVAL_S = 2.0
@@ -60,7 +67,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="end after so many seconds without a request (default: RESEARCH_KIT_STORE_IDLE_MINUTES)",
     )
     options = parser.parse_args(arguments)
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s")
+    _logger.setLevel(logging.INFO)
     try:
         serve(options.data_dir, port=options.port, idle_timeout_s=options.idle_timeout_s or _idle_timeout_s())
     except ResearchKitError as error:
@@ -109,10 +117,9 @@ def _serve_locked(paths: StorePaths, port: int | None, idle_timeout_s: float | N
     finally:
         listener.close()
         store.database.close()
+        _logger.info("Ended.")
         if paths.data_dir.is_dir():
-            write_listening(
-                paths, Listening(pid=note.pid, port=note.port, version=note.version, is_stopped=True)
-            )
+            _leave_note(paths, replace(note, is_stopped=True))
 
 
 async def _run(
@@ -126,10 +133,11 @@ async def _run(
         timeout_graceful_shutdown=_SHUTDOWN_TIMEOUT_S,
         server_header=False,
     )
-    server = uvicorn.Server(config)
+    server = _Server(config)
     # The socket listens from here on: who reads the note now and connects waits a moment, and is served.
     listener.listen(config.backlog)
     write_listening(paths, note)
+    _logger.info("research-kit %s serves %s at %s.", note.version, paths.database, note.base_url)
     tasks = [
         asyncio.create_task(_watch(server, store, paths, note, idle_timeout_s)),
         asyncio.create_task(_roll_up(store)),
@@ -138,6 +146,28 @@ async def _run(
     await server.serve(sockets=[listener])
     for task in tasks:
         task.cancel()
+
+
+class _Server(uvicorn.Server):
+    """A server that ends when it is told to, and leaves the rest of the process to end in order."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Take signals as the wish to end.
+
+        The original raises them again when the server has ended, and so ends the process before it has closed
+        the database and left its note.
+        """
+        before = {number: signal.signal(number, self._note_end) for number in _END_SIGNALS}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _note_end(self, number: int, _: FrameType | None) -> None:
+        _logger.info("Asked to end by %s.", signal.Signals(number).name)
+        self.should_exit = True
 
 
 async def _roll_up(store: Store) -> None:
@@ -176,9 +206,18 @@ async def _watch(
         await asyncio.sleep(min(_WATCH_INTERVAL_S, idle_timeout_s or _WATCH_INTERVAL_S))
         is_idle = idle_timeout_s is not None and store.activity.idle_s > idle_timeout_s
         if is_idle or not paths.database.exists():
+            _logger.info("Nobody has asked for long." if is_idle else "The database is gone.")
             server.should_exit = True
         elif read_listening(paths) != note:
-            write_listening(paths, note)
+            _leave_note(paths, note)
+
+
+def _leave_note(paths: StorePaths, note: Listening) -> None:
+    try:
+        write_listening(paths, note)
+    except OSError as error:
+        # It only saves the next start some work.
+        _logger.error("Cannot write %s: %s.", paths.listening, error)
 
 
 def _bind(port: int) -> socket.socket:

@@ -6,6 +6,7 @@ cannot be stored. Invariant: an export is taken as a whole or refused as a whole
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,10 +15,11 @@ __all__ = ["MAX_NANOSECONDS", "Attributes", "ExportError", "Origin", "Problems",
 Attributes = dict[str, Any]
 
 MAX_NANOSECONDS = 2**63 - 1
+_MAX_SCOPES = 5
 _REFUSED = (
-    "Invalid OTLP trace export: {bad} of {total} span(s) cannot be processed ({problems}). {rule} The entire "
-    "export was rejected and no spans were ingested. Instrumentation scopes: {scopes}. This endpoint accepts "
-    "OpenTelemetry traces only — if you are exporting OpenTelemetry logs, point your log exporter elsewhere."
+    "Invalid OTLP trace export: {what} ({kinds}). {rules} The entire export was rejected and no spans were "
+    "ingested. Instrumentation scopes: {scopes}. This endpoint accepts OpenTelemetry traces only — if you "
+    "are exporting OpenTelemetry logs, point your log exporter elsewhere."
 )
 _RULE_IDS = "traceId and spanId are required on every span, and each must be a string or a byte array."
 _RULE_ARRAYS = (
@@ -47,6 +49,7 @@ class Span:
 
     Attributes:
         parent_id: None for a span without parent.
+        start_ns: None when it did not come along.
         end_ns: None for a span that has not ended.
         status_code: 0 unset, 1 ok, 2 error.
         events: Name and attributes of each event.
@@ -57,7 +60,7 @@ class Span:
     span_id: str
     parent_id: str | None
     name: str
-    start_ns: int
+    start_ns: int | None
     end_ns: int | None
     status_code: int
     status_message: str
@@ -67,31 +70,40 @@ class Span:
 
 @dataclass(slots=True)
 class Problems:
-    """What is wrong with the spans of one export."""
+    """What is wrong with the spans of one export.
 
+    Attributes:
+        span_count: All spans that were seen.
+        bad_span_count: Those that cannot be stored.
+        bad_list_count: Fields above the spans that should be lists and are not.
+        kinds: What is wrong, each once, in the order of its first appearance.
+        scopes: The scopes in which something is wrong.
+    """
+
+    span_count: int = 0
     bad_span_count: int = 0
+    bad_list_count: int = 0
     kinds: dict[str, None] = field(default_factory=dict)
     scopes: dict[str, None] = field(default_factory=dict)
 
-    def see_scope(self, name: str) -> None:
-        """Remember a scope, for the message."""
-        if name:
-            self.scopes[name] = None
+    def see_span(self, scope_name: str, kinds: Sequence[str]) -> None:
+        """Count a span, with what is wrong with it."""
+        self.span_count += 1
+        if kinds:
+            self.bad_span_count += 1
+            self._note(scope_name, kinds)
 
-    def check_ids(self, trace_id: object, span_id: object) -> None:
-        """Note ids that are missing."""
-        found = [
-            f"{name}:absent" for name, value in (("traceId", trace_id), ("spanId", span_id)) if not value
-        ]
-        if found:
-            self.add(*found)
+    def see_bad_list(self, kind: str, scope_name: str = "") -> None:
+        """Count a field above the spans that should be a list."""
+        self.bad_list_count += 1
+        self._note(scope_name, (kind,))
 
-    def add(self, *kinds: str) -> None:
-        """Note one more bad span with what is wrong with it."""
-        self.bad_span_count += 1
+    def _note(self, scope_name: str, kinds: Sequence[str]) -> None:
         self.kinds.update(dict.fromkeys(kinds))
+        if scope_name and len(self.scopes) < _MAX_SCOPES:
+            self.scopes[scope_name] = None
 
-    def raise_if_any(self, span_count: int) -> None:
+    def raise_if_any(self) -> None:
         """Refuse the export when anything was noted.
 
         Raises:
@@ -99,16 +111,22 @@ class Problems:
         """
         if not self.kinds:
             return
-        rules = [
-            _RULE_IDS if any(kind.startswith(("traceId", "spanId")) for kind in self.kinds) else "",
-            _RULE_ARRAYS if any(kind.endswith("not_an_array") for kind in self.kinds) else "",
-        ]
+        whats, rules = [], []
+        if self.bad_span_count:
+            whats.append(f"{self.bad_span_count} of {self.span_count} span(s) cannot be processed")
+        if self.bad_list_count:
+            whats.append(
+                f"{self.bad_list_count} resource- or scope-level field(s) are present but not arrays"
+            )
+        if any(kind.endswith((":absent", ":not_an_id")) for kind in self.kinds):
+            rules.append(_RULE_IDS)
+        if any(kind.endswith(":not_an_array") for kind in self.kinds):
+            rules.append(_RULE_ARRAYS)
         raise ExportError(
             _REFUSED.format(
-                bad=self.bad_span_count,
-                total=max(span_count, self.bad_span_count),
-                problems=", ".join(self.kinds),
-                rule=" ".join(filter(None, rules)) or "Every field must have the type that OTLP gives it.",
+                what="; ".join(whats),
+                kinds=", ".join(self.kinds),
+                rules=" ".join(rules),
                 scopes=", ".join(self.scopes) or "unknown",
             )
         )

@@ -176,6 +176,9 @@ def _unreadable(path: Path, cause: str) -> StoreError:
 def _write_private(path: Path, content: dict[str, object]) -> None:
     # mkstemp makes the file 0600; the rename lets readers see the old or the new content, never half of one.
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        json.dump(content, file, indent=1)
-    Path(temporary).replace(path)
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            json.dump(content, file, indent=1)
+        Path(temporary).replace(path)
+    finally:
+        Path(temporary).unlink(missing_ok=True)

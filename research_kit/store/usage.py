@@ -6,6 +6,7 @@ price table speaks only when the client said nothing.
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -18,21 +19,51 @@ __all__ = ["Consumption", "read_consumption", "read_usage"]
 
 # SQLite sums integers in 64 bits; no real count comes near this limit.
 _MAX_TOKENS = 2**53
+_COST_DIGITS = 12
 
 _GEN_AI_USAGE = "gen_ai.usage."
 _OPENINFERENCE_USAGE = "llm.token_count."
-_USAGE_NAMES = {
-    "input_tokens": "input",
-    "prompt_tokens": "input",
-    "prompt": "input",
-    "output_tokens": "output",
-    "completion_tokens": "output",
-    "completion": "output",
-    "total_tokens": "total",
-    "cache_read_input_tokens": "input_cached_tokens",
-    "prompt_details.cache_read": "input_cached_tokens",
-    "completion_details.reasoning": "output_reasoning_tokens",
-}
+# Names for one thing, the first one that is there counts.
+_INPUT = ("prompt_tokens", "input_tokens", "prompt")
+_OUTPUT = ("completion_tokens", "output_tokens", "completion")
+_TOTAL = ("total_tokens", "total")
+_CACHE_READ = (
+    "cache_read.input_tokens",
+    "cache_read_input_tokens",
+    "cache_read_tokens",
+    "details.cache_read_tokens",
+    "details.cache_read_input_tokens",
+    "prompt_details.cache_read",
+    "input_cached_tokens",
+)
+_CACHE_WRITE = (
+    "cache_creation.input_tokens",
+    "cache_creation_input_tokens",
+    "cache_write_tokens",
+    "details.cache_write_tokens",
+    "details.cache_creation_input_tokens",
+    "prompt_details.cache_write",
+    "input_cache_creation",
+)
+_REASONING = (
+    "reasoning.output_tokens",
+    "reasoning_tokens",
+    "reasoning_token_count",
+    "thoughts_tokens",
+    "thought_tokens",
+    "output_reasoning_tokens",
+    "output_reasoning",
+    "reasoning",
+    "details.reasoning_tokens",
+    "details.reasoning",
+    "details.reasoning.output_tokens",
+    "details.thoughts_tokens",
+    "details.thought_tokens",
+    "completion_details.reasoning",
+    "completion_details.reasoning_tokens",
+)
+_AUDIO = ("completion_details.audio",)
+_NAMED = frozenset((*_INPUT, *_OUTPUT, *_TOTAL, *_CACHE_READ, *_CACHE_WRITE, *_REASONING, *_AUDIO))
 _OPENAI_SHAPES = (("prompt_tokens", "completion_tokens"), ("input_tokens", "output_tokens"))
 
 
@@ -52,7 +83,7 @@ class Consumption:
     def cost_of(self, part: str) -> float | None:
         """Return the cost of all keys whose name contains ``part``; None without such a key."""
         costs = [cost for key, cost in self.cost.items() if part in key]
-        return sum(costs) if costs else None
+        return round(sum(costs), _COST_DIGITS) if costs else None
 
 
 def read_consumption(
@@ -66,20 +97,29 @@ def read_consumption(
     if not cost and tier:
         cost = _priced(usage, tier)
     elif cost and usage and "total" not in cost:
-        cost["total"] = cut_cost(sum(cost.values()))
+        cost["total"] = round(sum(cost.values()), _COST_DIGITS)
     return Consumption(model=model, tier=tier, usage=usage, cost=cost)
 
 
 def read_usage(attributes: Mapping[str, Any]) -> dict[str, int]:
     """Return the tokens by kind, with their total; empty when the client sent none."""
-    if "langfuse.observation.usage_details" in attributes:
-        details = parse_or_none(attributes["langfuse.observation.usage_details"])
-        usage = _whole_counts(_flattened_openai(details).items()) if isinstance(details, dict) else {}
-    else:
-        usage = _conventional_usage(attributes)
+    details = _json_object(attributes, "langfuse.observation.usage_details")
+    usage = _conventional_usage(attributes) if details is None else _whole_counts(_flattened_openai(details))
     if usage and "total" not in usage:
         usage["total"] = sum(usage.values())
     return usage
+
+
+def _json_object(attributes: Mapping[str, Any], name: str) -> dict[str, Any] | None:
+    """Return an attribute that holds an object as JSON; None when it is missing or no JSON at all."""
+    given = attributes.get(name)
+    if not given:
+        return None
+    try:
+        parsed = json.loads(given) if isinstance(given, str) else None
+    except (ValueError, RecursionError):
+        return None
+    return parsed if isinstance(parsed, dict) else {}
 
 
 def _flattened_openai(details: dict[str, Any]) -> dict[str, Any]:
@@ -100,32 +140,45 @@ def _flattened_openai(details: dict[str, Any]) -> dict[str, Any]:
 def _take_parts_out(flat: dict[str, Any], whole: str, parts: object) -> None:
     if not isinstance(parts, dict):
         return
-    for name, count in _whole_counts(parts.items()).items():
+    for name, count in _whole_counts(parts).items():
         flat[f"{whole}_{name}"] = count
         if isinstance(flat[whole], int):
             flat[whole] = max(0, flat[whole] - count)
 
 
 def _conventional_usage(attributes: Mapping[str, Any]) -> dict[str, int]:
-    named = (
-        (_USAGE_NAMES.get(name, name), value)
+    """Read tokens as the semantic conventions name them; parts are taken out of the wholes they belong to."""
+    given = {
+        key[len(prefix) :]: value
         for prefix in (_GEN_AI_USAGE, _OPENINFERENCE_USAGE)
-        for name, value in _with_prefix(attributes, prefix)
-        if name != "cost"
-    )
-    usage = _whole_counts(named)
-    for part, whole in (("input_cached_tokens", "input"), ("output_reasoning_tokens", "output")):
-        if part in usage and whole in usage:
-            usage[whole] = max(0, usage[whole] - usage[part])
-    return usage
+        for key, value in attributes.items()
+        if key.startswith(prefix) and key != f"{_GEN_AI_USAGE}cost"
+    }
+    counts = _whole_counts(given)
+
+    def first(names: Iterable[str]) -> int | None:
+        return next((counts[name] for name in names if name in counts), None)
+
+    read, written, reasoning, audio = map(first, (_CACHE_READ, _CACHE_WRITE, _REASONING, _AUDIO))
+    named = {
+        "input": _remainder(first(_INPUT), read, written),
+        "output": _remainder(first(_OUTPUT), reasoning, audio),
+        "total": first(_TOTAL),
+        "input_cached_tokens": read,
+        "input_cache_creation": written,
+        "output_reasoning_tokens": reasoning,
+        "output_audio_tokens": audio,
+    }
+    others = {name.removeprefix("details."): count for name, count in counts.items() if name not in _NAMED}
+    return {**others, **{name: count for name, count in named.items() if count is not None}}
 
 
-def _with_prefix(attributes: Mapping[str, Any], prefix: str) -> Iterable[tuple[str, Any]]:
-    return [(key[len(prefix) :], value) for key, value in attributes.items() if key.startswith(prefix)]
+def _remainder(whole: int | None, *parts: int | None) -> int | None:
+    return None if whole is None else max(0, whole - sum(part or 0 for part in parts))
 
 
-def _whole_counts(pairs: Iterable[tuple[str, Any]]) -> dict[str, int]:
-    counts = ((key, _whole_count(value)) for key, value in pairs)
+def _whole_counts(given: Mapping[str, Any]) -> dict[str, int]:
+    counts = ((key, _whole_count(value)) for key, value in given.items())
     return {key: count for key, count in counts if count is not None}
 
 
@@ -139,13 +192,12 @@ def _whole_count(value: object) -> int | None:
 
 
 def _client_cost(attributes: Mapping[str, Any]) -> dict[str, float]:
-    if "langfuse.observation.cost_details" in attributes:
-        details = parse_or_none(attributes["langfuse.observation.cost_details"])
-        return _costs(details) if isinstance(details, dict) else {}
-    for key in ("gen_ai.usage.cost", "llm.cost.total"):
-        if key in attributes:
-            return _costs({"total": attributes[key]})
-    return {}
+    details = _json_object(attributes, "langfuse.observation.cost_details")
+    if details is not None:
+        return _costs(details)
+    totals = (attributes.get(key) for key in ("gen_ai.usage.cost", "llm.cost.total"))
+    total = next((given for given in totals if given not in (None, "")), None)
+    return {} if total is None else _costs({"total": total})
 
 
 def _costs(details: Mapping[str, Any]) -> dict[str, float]:
@@ -165,7 +217,7 @@ def _is_amount(value: object) -> bool:
 
 
 def _priced(usage: Mapping[str, int], tier: PricingTier) -> dict[str, float]:
-    cost = {key: cut_cost(count * tier.prices[key]) for key, count in usage.items() if key in tier.prices}
+    cost = {key: cut_cost(tier.prices[key], count) for key, count in usage.items() if key in tier.prices}
     if cost and "total" not in cost:
-        cost["total"] = cut_cost(sum(cost.values()))
+        cost["total"] = round(sum(cost.values()), _COST_DIGITS)
     return cost

@@ -86,7 +86,7 @@ def _origin(texts: Mapping[str, str], spans: list[dict[str, Any]]) -> dict[str, 
 
 def _span(row: Mapping[str, Any], metadata: Mapping[str, str]) -> dict[str, Any]:
     is_langfuse = metadata.get(f"{_SCOPE}name", _LANGFUSE_SCOPE).startswith(_LANGFUSE_SCOPE)
-    attributes = _fields(row, metadata) if is_langfuse else _originals(row)
+    attributes = _fields(row, metadata) if is_langfuse else _originals(row) | _own_metadata(metadata)
     attributes |= {name: row[field] for field, name in _CONTENT.items() if row.get(field)}
     is_error = row["level"] == "ERROR"
     span = {
@@ -118,6 +118,15 @@ def _fields(row: Mapping[str, Any], metadata: Mapping[str, str]) -> dict[str, st
         if not key.startswith((_RESOURCE, _SCOPE))
     }
     return found | {f"langfuse.observation.metadata.{key}": text for key, text in own.items()}
+
+
+def _own_metadata(metadata: Mapping[str, str]) -> dict[str, str]:
+    """Return what clients of other kinds said in attributes that a server does not repeat as such."""
+    return {
+        f"langfuse.observation.metadata.{key}": text
+        for key, text in metadata.items()
+        if not key.startswith((_RESOURCE, _SCOPE, _ATTRIBUTE))
+    }
 
 
 def _originals(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -92,7 +92,7 @@ async def test_pages_fit_a_narrow_window(
     await page.set_viewport_size({"width": 400, "height": 800})
     send(store, 21, session="narrow", **{"langfuse.observation.input": "long " * 200})
     await page.goto(page_url(store, f"/project/{store.project_id}/sessions/narrow"))
-    await expect(page.get_by_text("Session narrow")).to_be_visible()
+    await expect(page.get_by_role("heading", name="Session narrow")).to_be_visible()
     assert await page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     await page.goto(f"{store.base_url}/project/{store.project_id}/sessions")
     await expect(page.get_by_role("link", name="narrow")).to_be_visible()

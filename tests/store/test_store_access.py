@@ -73,7 +73,8 @@ def test_forged_token_is_refused(store: StoreAddress, token: str) -> None:
 def test_link_becomes_a_cookie(store: StoreAddress) -> None:
     """A link sets a cookie that scripts cannot read, and goes on without the token in the address."""
     with httpx.Client() as browser:
-        first = browser.get(page_url(store, f"/project/{store.project_id}/sessions?x=1"))
+        link = page_url(store, f"/project/{store.project_id}/sessions?x=1")
+        first = browser.get(link)
         assert f"0;url=/project/{store.project_id}/sessions?x=1" in first.text
         cookie = first.headers["set-cookie"]
         assert "HttpOnly" in cookie
@@ -81,6 +82,9 @@ def test_link_becomes_a_cookie(store: StoreAddress) -> None:
         assert store.secret_key not in cookie
         assert browser.get(f"{store.base_url}/project/{store.project_id}/sessions").status_code == 200
         assert browser.get(store.base_url).status_code == 307
+        assert browser.get(link).status_code == 200, "the same browser has the cookie"
+    assert httpx.get(link).status_code == 401, "a link opens once"
+    assert httpx.get(page_url(store, "/")).status_code == 200, "links of the same second differ"
 
 
 def test_cookie_opens_no_api(store: StoreAddress) -> None:

@@ -123,6 +123,10 @@ def test_restarted_store_keeps_port_keys_and_project(data_dir: Path) -> None:
     first = ensure_running(data_dir, idle_timeout_s=120)
     assert stop_store(data_dir) is True
     assert not _is_alive(first)
+    # It ended in order: the next start need not check the whole file.
+    assert json.loads((data_dir / "store-server.json").read_text())["is_stopped"] is True
+    assert not (data_dir / "store.db-wal").exists()
+    assert (data_dir / "store.log").read_text().rstrip().endswith("Ended.")
     second = ensure_running(data_dir, idle_timeout_s=120)
     assert (second.base_url, second.public_key, second.secret_key, second.project_id) == (
         first.base_url,

@@ -95,7 +95,7 @@ def test_replay_shows_the_conversation(
     for expected in (
         "How many rows?",
         "count",
-        '"frame": "penguins"',
+        'frame="penguins"',
         "344 rows",
         "1,500",
         "$0.00045",
@@ -131,8 +131,8 @@ def test_unknown_cost_is_said(send: Send, read_page: Callable[..., _Reader]) -> 
         "langfuse__observation__model__name": "mine",
     }
     send(make_span(1, trace=7, session__id="unpriced", user__id="only-here", **usage))
-    after_user = read_page("/sessions").text.rpartition("only-here")[2]
-    assert after_user.split()[:9][-1] == "unknown"
+    line = read_page("/sessions?q=unpriced").text.rpartition("only-here")[2]
+    assert "unknown" in line.split()
     assert "unknown" in read_page("/sessions/unpriced").text
 
 
