@@ -110,15 +110,15 @@ def _spent(frame: pd.DataFrame, until: datetime | str | None) -> _Spent:
 
 
 def _simulate(costs: _Numbers, days: int, rng: np.random.Generator) -> _Numbers:
-    """Return simulated daily costs, one row per simulation."""
-    block = _WEEK if len(costs) >= 2 * _WEEK else 1
-    observed = _draw(np.broadcast_to(costs, (_SIMULATION_COUNT, len(costs))), len(costs), block, rng)
-    return _draw(observed, days, block, rng)
+    """Return simulated daily costs, one row per simulation.
 
-
-def _draw(costs: _Numbers, count: int, block: int, rng: np.random.Generator) -> _Numbers:
-    """Return ``count`` days of each row, drawn in runs of ``block``; after the last day comes the first."""
-    run_count = -(-count // block)
-    starts = rng.integers(0, costs.shape[1], size=(len(costs), run_count))
-    days = (starts[:, :, None] + np.arange(block)) % costs.shape[1]
-    return np.take_along_axis(costs, days.reshape(len(costs), -1)[:, :count], axis=1)
+    Days are drawn in runs, of which the first days are noted; after the last observed day comes the first.
+    """
+    length = _WEEK if len(costs) >= 2 * _WEEK else 1
+    observed_count, coming_count = (-(-count // length) for count in (len(costs), days))
+    observed = rng.integers(0, len(costs), size=(_SIMULATION_COUNT, observed_count))
+    chosen = rng.integers(0, observed_count, size=(_SIMULATION_COUNT, coming_count))
+    firsts = np.take_along_axis(observed, chosen, axis=1)
+    places = (firsts[:, :, None] + np.arange(length)) % len(costs)
+    simulated: _Numbers = costs[places.reshape(_SIMULATION_COUNT, -1)[:, :days]]
+    return simulated

@@ -72,11 +72,11 @@ def anomalies(
         raise ConfigError(f"threshold is {threshold!r}. Give a number above 0; 3.5 is usual.")
     shown = frame.reindex(columns=list(_SHOWN))
     found = [
-        _stand_out(with_groups(_values(frame, name, scale), frame, keys, "anomalies"), keys, min_count)
-        .query("distance > @threshold")
-        .assign(metric=name)
+        judged[judged["robust_z"].abs() > threshold].assign(metric=name)
         for name in chosen
+        for judged in [_judged(with_groups(_values(frame, name, scale), frame, keys, "anomalies"), keys)]
     ]
+    found = [some[some["group_count"] >= min_count] for some in found]
     columns = [*key_names(keys), *(column.name for column in ANOMALIES)]
     if not any(len(some) for some in found):
         return build_result(keys, ANOMALIES, pd.DataFrame(columns=columns))
@@ -84,7 +84,9 @@ def anomalies(
     shown = shown.set_axis(range(len(shown)))
     own = [name for name in _SHOWN if name not in key_names(keys)]
     joined = rows.join(shown[own], on="row")
-    return build_result(keys, ANOMALIES, joined.sort_values("distance", ascending=False, kind="stable"))
+    return build_result(
+        keys, ANOMALIES, joined.sort_values("robust_z", key=abs, ascending=False, kind="stable")
+    )
 
 
 def _values(frame: pd.DataFrame, metric: str, scale: str) -> pd.DataFrame:
@@ -93,16 +95,16 @@ def _values(frame: pd.DataFrame, metric: str, scale: str) -> pd.DataFrame:
     return pd.DataFrame({"row": range(len(frame)), "value": values, "compared": compared}, index=frame.index)
 
 
-def _stand_out(values: pd.DataFrame, keys: Sequence[str], min_count: int) -> pd.DataFrame:
-    """Return the known values of groups that are large enough, with median and distance of each."""
+def _judged(values: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
+    """Return the known values with the median and the size of their group, and how far away they are."""
     known = values[values["compared"].notna()].reset_index(drop=True)
-    counts = group_rows(known, keys)["compared"].transform("size")
-    center = group_rows(known, keys)["compared"].transform("median")
-    away = known.assign(away=(known["compared"] - center).abs())
-    groups = group_rows(away, keys)["away"]
-    mad, mean = groups.transform("median") * _MAD_UNIT, groups.transform("mean") * _MEAN_UNIT
+    groups = group_rows(known, keys)
+    away = known["compared"] - groups["compared"].transform("median")
+    distances = group_rows(known.assign(distance=away.abs()), keys)["distance"]
+    mad, mean = distances.transform("median") * _MAD_UNIT, distances.transform("mean") * _MEAN_UNIT
     unit = mad.where(mad > 0, mean)
-    z = (known["compared"] - center) / unit.where(unit > 0)
-    medians = group_rows(known, keys)["value"].transform("median")
-    judged = known.assign(median=medians, robust_z=z, group_count=counts, distance=z.abs())
-    return judged[judged["group_count"] >= min_count]
+    return known.assign(
+        median=groups["value"].transform("median"),
+        group_count=groups["compared"].transform("size"),
+        robust_z=away / unit.where(unit > 0),
+    )

@@ -6,7 +6,7 @@ cannot tell is missing or refused, never guessed; a list that the server cut sho
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -46,21 +46,17 @@ _LATENCIES = {
     "p50_timeToFirstToken": "time_to_first_token_p50_s",
     "p95_timeToFirstToken": "time_to_first_token_p95_s",
 }
-_COSTS = {
-    "sum_totalCost": "cost_usd",
-    "sum_inputTokens": "input_tokens",
-    "sum_outputTokens": "output_tokens",
-    "count_count": "call_count",
-}
+_COSTS = ("sum_totalCost", "sum_inputTokens", "sum_outputTokens", "count_count")
 
 _Groups = dict[tuple[Any, ...], dict[str, Any]]
+_Known = dict[tuple[Any, ...], dict[str, int]]
 
 
 def cost_on_server(keys: Sequence[str], where: Mapping[str, Any]) -> pd.DataFrame:
     """Return costs, tokens and calls per group, as the metrics API adds them up.
 
-    A group in which no cost is known has none, and the calls without one are counted: the server tells how
-    many have a total among their cost details.
+    Sums are 0 also for what the server does not know. So it is asked as well how many calls have which parts
+    of costs and usage: a group in which no call has a cost has none.
 
     Raises:
         ConfigError: When the server knows no such group, or a time cannot be used.
@@ -68,15 +64,11 @@ def cost_on_server(keys: Sequence[str], where: Mapping[str, Any]) -> pd.DataFram
     """
     _check(keys, _DIMENSIONS.keys() | {"day"}, "cost_by")
     query = _query(keys, _COSTS, where, types=(where.get("type"),) if where.get("type") else _CALL_TYPES)
-    priced = {**query, **_metrics({"count_costByType": ""})}
-    priced["dimensions"] = [*query["dimensions"], {"field": "costType"}]
     with open_reader(where.get("reader")) as source:
-        rows, priced_rows = _ask(source, query), _ask(source, priced)
-    priced_counts: dict[tuple[Any, ...], int] = {}
-    for row in priced_rows:
-        if row["costType"] == "total":
-            priced_counts[_key(row, keys)] = int(row["count_costByType"])
-    found = [_cost_row(row, keys, priced_counts.get(_key(row, keys), 0)) for row in rows]
+        rows = _ask(source, query)
+        priced = _known_counts(source, query, keys, "cost")
+        used = _known_counts(source, query, keys, "usage")
+    found = [_cost_row(row, _key(row, keys), priced, used) for row in rows]
     if "tag" in keys:
         found = _by_tag(found, keys)
     return _frame(found, keys, [column.name for column in COSTS])
@@ -112,7 +104,7 @@ def _check(keys: Sequence[str], known: Any, purpose: str) -> None:
 
 
 def _query(
-    keys: Sequence[str], metrics: Mapping[str, str], where: Mapping[str, Any], *, types: Sequence[str | None]
+    keys: Sequence[str], metrics: Iterable[str], where: Mapping[str, Any], *, types: Sequence[str | None]
 ) -> dict[str, Any]:
     session_id = where.get("session_id") or bound_session()
     # Checks the order of the times, as every read does.
@@ -142,12 +134,13 @@ def _query(
     }
 
 
-def _metrics(names: Mapping[str, str]) -> dict[str, Any]:
+def _metrics(names: Iterable[str]) -> dict[str, Any]:
     """Return the metrics of a query; ordering by the first makes the server cut the smallest groups off."""
-    split = [name.split("_", 1) for name in names]
+    listed = list(names)
+    split = [name.split("_", 1) for name in listed]
     return {
         "metrics": [{"measure": measure, "aggregation": aggregation} for aggregation, measure in split],
-        "orderBy": [{"field": next(iter(names)), "direction": "desc"}],
+        "orderBy": [{"field": listed[0], "direction": "desc"}],
     }
 
 
@@ -166,16 +159,34 @@ def _key(row: Mapping[str, Any], keys: Sequence[str]) -> tuple[Any, ...]:
     return tuple(tuple(value) if isinstance(value, list) else value or None for value in values)
 
 
-def _cost_row(row: Mapping[str, Any], keys: Sequence[str], priced_count: int) -> dict[str, Any]:
-    numbers = {name: row[key] or 0 for key, name in _COSTS.items()}
-    # The server writes 0 also for what it does not know.
+def _known_counts(
+    source: TraceReader, query: Mapping[str, Any], keys: Sequence[str], kind: str
+) -> _Known | None:
+    """Return in how many calls of each group each part of costs or usage is known; None when cut short."""
+    dimension, metric = f"{kind}Type", f"count_{kind}ByType"
+    parts = {**query, **_metrics([metric]), "dimensions": [*query["dimensions"], {"field": dimension}]}
+    rows = source.read_metrics(parts)
+    if len(rows) >= _MOST_GROUPS:
+        return None
+    found: _Known = {}
+    for row in rows:
+        found.setdefault(_key(row, keys), {})[row[dimension]] = int(row[metric])
+    return found
+
+
+def _cost_row(
+    row: Mapping[str, Any], key: tuple[Any, ...], priced: _Known | None, used: _Known | None
+) -> dict[str, Any]:
+    cost, tokens_in, tokens_out, count = (row[name] or 0 for name in _COSTS)
+    priced_count = None if priced is None else priced.get(key, {}).get("total", 0)
+    used_parts = " ".join(used.get(key, {})) if used is not None else ""
     return {
-        "key": _key(row, keys),
-        "cost_usd": float(numbers["cost_usd"]) if priced_count or numbers["cost_usd"] else None,
-        "input_tokens": int(numbers["input_tokens"]) or None,
-        "output_tokens": int(numbers["output_tokens"]) or None,
-        "call_count": int(numbers["call_count"]),
-        "unpriced_count": int(numbers["call_count"]) - priced_count,
+        "key": key,
+        "cost_usd": float(cost) if priced_count or cost else None,
+        "input_tokens": int(tokens_in) if "input" in used_parts or tokens_in else None,
+        "output_tokens": int(tokens_out) if "output" in used_parts or tokens_out else None,
+        "call_count": int(count),
+        "unpriced_count": None if priced_count is None else int(count) - priced_count,
     }
 
 
