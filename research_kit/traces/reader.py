@@ -21,6 +21,7 @@ __all__ = ["ObservationRead", "Page", "TraceReader"]
 
 _OBSERVATIONS_PATH = "/api/public/v2/observations"
 _METRICS_PATH = "/api/public/v2/metrics"
+_PROJECTS_PATH = "/api/public/projects"
 _SCORES_PATH = "/api/public/v3/scores"
 _OBSERVATIONS_PER_PAGE = 1000
 _SCORES_PER_PAGE = 100
@@ -176,6 +177,15 @@ class TraceReader:
         for first in range(0, len(trace_ids), _TRACES_PER_REQUEST):
             some = trace_ids[first : first + _TRACES_PER_REQUEST]
             yield from self._list_scores({**params, "traceId": ",".join(some)})
+
+    def read_project_name(self) -> str:
+        """Return the name of the project that the keys belong to, or its id.
+
+        Raises:
+            BackendError: When the server cannot be read.
+        """
+        projects = self._page(self._transport.get_json(_PROJECTS_PATH, {})).rows
+        return str(projects[0].get("name") or projects[0].get("id")) if projects else self.public_key
 
     def read_metrics(self, query: Mapping[str, Any]) -> list[dict[str, Any]]:
         """Return the rows that the metrics API answers.

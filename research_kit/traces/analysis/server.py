@@ -16,10 +16,10 @@ from research_kit.errors import ConfigError
 from research_kit.traces.analysis.columns import COSTS, LATENCIES
 from research_kit.traces.analysis.grouping import key_names
 from research_kit.traces.defaults import bound_session, open_reader
+from research_kit.traces.gathering import ALL_SESSIONS
 from research_kit.traces.notices import warn_user
 from research_kit.traces.query import ObservationQuery, to_utc
 from research_kit.traces.reader import TraceReader
-from research_kit.traces.reads import ALL_SESSIONS
 
 __all__ = ["cost_on_server", "latency_on_server"]
 
