@@ -13,6 +13,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from research_kit.traces.tables import MEMORY_POOL
+
 __all__ = ["place", "with_values_of"]
 
 _Positions = np.ndarray[tuple[int], np.dtype[np.int64]]
@@ -35,8 +37,20 @@ def place(table: pa.Table) -> pa.Table:
         sort_keys=[("start_time", "ascending"), ("rank", "ascending"), ("observation_id", "ascending")],
     )
     # What comes from the cache is in order already, and moving long texts is what takes time here.
-    is_ordered = bool((np.diff(order.to_numpy().astype(np.int64)) > 0).all())
-    return placed if is_ordered else placed.take(order)
+    if (np.diff(order.to_numpy().astype(np.int64)) > 0).all():
+        return placed
+    names, columns = placed.column_names, placed.columns
+    del table, placed
+    return pa.table(_taken(columns, order), names=names)
+
+
+def _taken(columns: list[Any], order: pa.Array) -> list[Any]:
+    """Return the columns in another order, and let go of each before the next: two of all are never there."""
+    taken = []
+    columns.reverse()
+    while columns:
+        taken.append(pc.take(columns.pop(), order, memory_pool=MEMORY_POOL))
+    return taken
 
 
 def with_values_of(table: pa.Table, other: pa.Table, names: Sequence[str]) -> pa.Table:

@@ -217,17 +217,19 @@ class TraceReader:
         count = 0
         while limit is None or count < limit:
             page = self._get_page(path, asked, size, most=None if limit is None else limit - count)
+            cursor, row_count = page.cursor, len(page.rows)
             yield page
-            count += len(page.rows)
-            if page.cursor is None:
+            del page  # its many objects would stay in memory beside those of the next one
+            count += row_count
+            if cursor is None:
                 return
-            if not page.rows or page.cursor == asked.get("cursor"):
+            if not row_count or cursor == asked.get("cursor"):
                 raise BackendError(
                     f"Cannot read all traces from {self.base_url}: the server points to a further page but "
                     "does not move on. Narrow the read with start_time and end_time.",
                     base_url=self.base_url,
                 )
-            asked["cursor"] = page.cursor
+            asked["cursor"] = cursor
 
     def _get_page(
         self, path: str, params: Mapping[str, str | int], size: _PageSize, *, most: int | None

@@ -43,6 +43,11 @@ class Reading:
     is_truncated: bool = False
     failures: list[BackendError] = field(default_factory=list)
 
+    def take_table(self) -> pa.Table:
+        """Return the table and let go of it, so that what is made of it can take its memory."""
+        table, self.table = self.table, EMPTY
+        return table
+
 
 def read_observations(
     source: TraceReader, query: ObservationQuery, options: Options, *, limit: int | None = None
@@ -60,7 +65,7 @@ def read_observations(
         warn_user(f"Only the newest {limit} observations are in the frame; there are more. Raise limit.")
     if found.failures:
         warn_user(f"{len(found.failures)} parts could not be read and are missing; see the errors.")
-    found.table = place(found.table)
+    found.table = place(found.take_table())
     return found
 
 

@@ -107,10 +107,12 @@ class SlicedRead:
     def _read_part(self, query: ObservationQuery, *, cuts: bool = True) -> _Part:
         tables: list[pa.Table] = []
         try:
-            for number, page in enumerate(self.reader.list_observation_pages(query), 1):
+            for page in self.reader.list_observation_pages(query):
                 tables.append(build_table(OBSERVATION_SOURCE, page.rows))
-                self.progress.add(len(page.rows))
-                if cuts and number >= _PAGES_BEFORE_SLICES and page.cursor is not None:
+                self.progress.add(tables[-1].num_rows)
+                is_last = page.cursor is None
+                del page  # its many objects would stay in memory beside those of the next one
+                if cuts and len(tables) >= _PAGES_BEFORE_SLICES and not is_last:
                     rest = _rest(query, tables)
                     if rest:
                         return _Part(tables, rest, [])
