@@ -65,7 +65,7 @@ class Summary:
     schema: Schema
     rows: str
     subject: str
-    io_of: Mapping[str, str] = field(default_factory=dict)
+    io_of: Mapping[str, Any] = field(default_factory=dict)
 
 
 def make_query(
@@ -141,7 +141,7 @@ def gather_scores(query: ObservationQuery, options: Options) -> Frame:
 
 
 def _read(
-    source: TraceReader, query: ObservationQuery, options: Options, io_of: Mapping[str, str]
+    source: TraceReader, query: ObservationQuery, options: Options, io_of: Mapping[str, Any]
 ) -> Reading:
     """Read observations without inputs and outputs, and then those of the few that they are needed of."""
     asked = replace(query, includes_io=False, has_full_metadata=options.full_metadata)
@@ -155,7 +155,7 @@ def _read(
     return found
 
 
-def _has_any(table: pa.Table, values: Mapping[str, str]) -> bool:
+def _has_any(table: pa.Table, values: Mapping[str, Any]) -> bool:
     return any(pc.any(pc.equal(table[name], value)).as_py() for name, value in values.items())
 
 
