@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from research_kit.traces import aio
     from research_kit.traces.analysis import cost_by, latency_summary
     from research_kit.traces.cache import TraceCache
-    from research_kit.traces.plots import plot_latency, plot_timeline, plot_tokens
+    from research_kit.traces.plots import plot_comparison, plot_cost, plot_latency, plot_timeline, plot_tokens
     from research_kit.traces.query import ObservationQuery
     from research_kit.traces.reader import TraceReader
     from research_kit.traces.reads import (
@@ -40,6 +40,8 @@ __all__ = [
     "latency_summary",
     "messages_df",
     "observations_df",
+    "plot_comparison",
+    "plot_cost",
     "plot_latency",
     "plot_timeline",
     "plot_tokens",
@@ -57,6 +59,8 @@ _HOMES = {
     "TraceReader": "reader",
     "cost_by": "analysis",
     "latency_summary": "analysis",
+    "plot_comparison": "plots",
+    "plot_cost": "plots",
     "plot_latency": "plots",
     "plot_timeline": "plots",
     "plot_tokens": "plots",

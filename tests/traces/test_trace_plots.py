@@ -27,7 +27,7 @@ def frame(frame_of, make_row, make_call) -> pd.DataFrame:
 def test_plots_show_themselves_in_a_notebook(frame, plot) -> None:
     """Every figure renders as PNG by itself, of full and of empty frames."""
     for some in (frame, frame.head(1), frame.head(0)):
-        assert plot(some)._repr_png_().startswith(_PNG)
+        assert plot(some)._repr_png_()[0].startswith(_PNG)
 
 
 def test_timeline_has_a_bar_per_observation_and_says_what_it_leaves_out(frame) -> None:

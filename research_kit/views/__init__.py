@@ -1,0 +1,26 @@
+"""Traces to look at and to hand on: trace tree, session replay, comparison, costs, export."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from research_kit.views.exporting import export, read_export
+    from research_kit.views.session_replay import SessionReplay, replay
+    from research_kit.views.trace_view import TraceView, show
+
+_HOMES = {
+    "SessionReplay": "session_replay",
+    "TraceView": "trace_view",
+    "export": "exporting",
+    "read_export": "exporting",
+    "replay": "session_replay",
+    "show": "trace_view",
+}
+
+__all__ = ["SessionReplay", "TraceView", "export", "read_export", "replay", "show"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
