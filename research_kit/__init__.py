@@ -53,7 +53,7 @@ if TYPE_CHECKING:
         wait_for,
     )
     from research_kit.transfer import pull, push
-    from research_kit.views import export, read_export, replay, show
+    from research_kit.views import export, measure_cost, read_export, replay, session_cost, show
 
 _HOMES = {
     "ALL_SESSIONS": "traces",
@@ -78,6 +78,7 @@ _HOMES = {
     "latency_summary": "traces",
     "lm": "agent.reports",
     "load_ipython_extension": "ipython",
+    "measure_cost": "views",
     "messages_df": "traces",
     "new_session": "session",
     "observations_df": "traces",
@@ -95,6 +96,7 @@ _HOMES = {
     "run_notebook": "regression",
     "score": "session",
     "scores_df": "traces",
+    "session_cost": "views",
     "sessions_df": "traces",
     "set_session": "session",
     "set_user": "session",
@@ -133,6 +135,7 @@ __all__ = [
     "latency_summary",
     "lm",
     "load_ipython_extension",
+    "measure_cost",
     "messages_df",
     "new_session",
     "observations_df",
@@ -150,6 +153,7 @@ __all__ = [
     "run_notebook",
     "score",
     "scores_df",
+    "session_cost",
     "sessions_df",
     "set_session",
     "set_user",

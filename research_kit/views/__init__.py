@@ -4,20 +4,34 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from research_kit.views.cost import CostReport, measure_cost, session_cost
     from research_kit.views.exporting import export, read_export
     from research_kit.views.session_replay import SessionReplay, replay
     from research_kit.views.trace_view import TraceView, show
 
 _HOMES = {
+    "CostReport": "cost",
     "SessionReplay": "session_replay",
     "TraceView": "trace_view",
     "export": "exporting",
+    "measure_cost": "cost",
     "read_export": "exporting",
     "replay": "session_replay",
+    "session_cost": "cost",
     "show": "trace_view",
 }
 
-__all__ = ["SessionReplay", "TraceView", "export", "read_export", "replay", "show"]
+__all__ = [
+    "CostReport",
+    "SessionReplay",
+    "TraceView",
+    "export",
+    "measure_cost",
+    "read_export",
+    "replay",
+    "session_cost",
+    "show",
+]
 
 
 def __getattr__(name: str) -> Any:
