@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from research_kit.traces import aio
-    from research_kit.traces.analysis import cost_by, latency_summary
+    from research_kit.traces.analysis import (
+        anomalies,
+        cache_savings,
+        compare,
+        cost_by,
+        critical_path,
+        error_summary,
+        forecast_cost,
+        latency_summary,
+        tool_summary,
+    )
     from research_kit.traces.cache import TraceCache
     from research_kit.traces.plots import plot_comparison, plot_cost, plot_latency, plot_timeline, plot_tokens
     from research_kit.traces.query import ObservationQuery
@@ -25,7 +35,7 @@ if TYPE_CHECKING:
         traces_df,
         wait_for,
     )
-    from research_kit.traces.schema import schema_reference
+    from research_kit.traces.reference import schema_reference
 
 __all__ = [
     "ALL_SESSIONS",
@@ -33,8 +43,14 @@ __all__ = [
     "TraceCache",
     "TraceReader",
     "aio",
+    "anomalies",
+    "cache_savings",
     "cells_df",
+    "compare",
     "cost_by",
+    "critical_path",
+    "error_summary",
+    "forecast_cost",
     "generations_df",
     "iter_tables",
     "latency_summary",
@@ -49,6 +65,7 @@ __all__ = [
     "scores_df",
     "sessions_df",
     "tool_calls_df",
+    "tool_summary",
     "traces_df",
     "wait_for",
 ]
@@ -57,14 +74,21 @@ _HOMES = {
     "ObservationQuery": "query",
     "TraceCache": "cache",
     "TraceReader": "reader",
+    "anomalies": "analysis",
+    "cache_savings": "analysis",
+    "compare": "analysis",
     "cost_by": "analysis",
+    "critical_path": "analysis",
+    "error_summary": "analysis",
+    "forecast_cost": "analysis",
+    "tool_summary": "analysis",
     "latency_summary": "analysis",
     "plot_comparison": "plots",
     "plot_cost": "plots",
     "plot_latency": "plots",
     "plot_timeline": "plots",
     "plot_tokens": "plots",
-    "schema_reference": "schema",
+    "schema_reference": "reference",
 }
 
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pandas as pd
 
-__all__ = ["count_once", "name_tools"]
+__all__ = ["count_once", "is_innermost", "name_tools", "parent_positions"]
 
 _CALL_TYPES = ("GENERATION", "EMBEDDING")
 _TOKENS = ("input_tokens", "output_tokens", "total_tokens")
@@ -32,7 +32,7 @@ def count_once(frame: pd.DataFrame) -> pd.DataFrame:
     Args:
         frame: Complete traces, one row per observation.
     """
-    parents = _parent_positions(frame)
+    parents = parent_positions(frame)
     has_cost, has_tokens = frame["cost_usd"].notna().tolist(), frame["total_tokens"].notna().tolist()
     is_lm = frame["type"].isin(_CALL_TYPES).tolist()
     is_call = np.array(is_lm, dtype="bool") & ~_has_inside(is_lm, parents)
@@ -53,14 +53,20 @@ def count_once(frame: pd.DataFrame) -> pd.DataFrame:
 
 def name_tools(frame: pd.DataFrame) -> list[str | None]:
     """Return for each observation the name of the tool call that it is or happened in; None without one."""
-    parents = _parent_positions(frame)
+    parents = parent_positions(frame)
     is_tool_call = _is_tool_call(frame, parents).tolist()
     names = frame["name"].tolist()
     around = (_first_upwards(row, parents, is_tool_call.__getitem__) for row in range(len(frame)))
     return [None if tool is None else names[tool] for tool in around]
 
 
-def _parent_positions(frame: pd.DataFrame) -> list[int]:
+def is_innermost(frame: pd.DataFrame, flags: pd.Series[bool]) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+    """Return which rows have the flag while no row inside them has it."""
+    marked = flags.tolist()
+    return np.array(marked, dtype="bool") & ~_has_inside(marked, parent_positions(frame))
+
+
+def parent_positions(frame: pd.DataFrame) -> list[int]:
     """Return for each row the position of its parent's row, -1 without one."""
     traces = frame["trace_id"].tolist()
     rows = {key: row for row, key in enumerate(zip(traces, frame["observation_id"].tolist(), strict=True))}

@@ -6,6 +6,7 @@ fast. Invariant: every row is delivered once, newest first, and a limit that lef
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Self, cast
 
@@ -19,6 +20,7 @@ from research_kit.traces.wire import ObservationRow, ScoreRow
 __all__ = ["ObservationRead", "Page", "TraceReader"]
 
 _OBSERVATIONS_PATH = "/api/public/v2/observations"
+_METRICS_PATH = "/api/public/v2/metrics"
 _SCORES_PATH = "/api/public/v3/scores"
 _OBSERVATIONS_PER_PAGE = 1000
 _SCORES_PER_PAGE = 100
@@ -174,6 +176,17 @@ class TraceReader:
         for first in range(0, len(trace_ids), _TRACES_PER_REQUEST):
             some = trace_ids[first : first + _TRACES_PER_REQUEST]
             yield from self._list_scores({**params, "traceId": ",".join(some)})
+
+    def read_metrics(self, query: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """Return the rows that the metrics API answers.
+
+        Args:
+            query: In the API's own words: view, metrics, dimensions, filters, fromTimestamp, toTimestamp...
+
+        Raises:
+            BackendError: When the server cannot be read, or refuses the query.
+        """
+        return self._page(self._transport.get_json(_METRICS_PATH, {"query": json.dumps(query)})).rows
 
     def _list_scores(self, params: Mapping[str, str]) -> Iterator[ScoreRow]:
         for page in self._list_pages(_SCORES_PATH, params, size=_PageSize(_SCORES_PER_PAGE)):

@@ -1,4 +1,4 @@
-"""The columns of every frame, as data: name, dtype, how a value is read, and what it means.
+"""The columns of every frame that is read, as data: name, dtype, how a value is read, and what it means.
 
 Owns the tables; builds no frames. Invariant: the documentation is generated from these tables, so a column
 that is here is documented, and one that is not here does not exist.
@@ -14,8 +14,6 @@ from research_kit.traces import wire
 
 __all__ = [
     "CELLS",
-    "COSTS",
-    "LATENCIES",
     "MESSAGES",
     "OBSERVATIONS",
     "OBSERVATION_SOURCE",
@@ -28,7 +26,6 @@ __all__ = [
     "Dtype",
     "Schema",
     "own",
-    "schema_reference",
 ]
 
 Dtype = Literal["string", "Int64", "float64", "boolean", "datetime64[ns, UTC]", "json"]
@@ -123,6 +120,24 @@ OBSERVATIONS: Schema = (
     _of("input_cost_usd", "float64", wire.plain("inputCost"), "The part of the cost for input tokens."),
     _of("output_cost_usd", "float64", wire.plain("outputCost"), "The part of the cost for output tokens."),
     _of("cached_cost_usd", "float64", wire.cached_cost_usd, "The part of the cost for cached input tokens."),
+    _of(
+        "input_usd_per_token",
+        "float64",
+        wire.number("inputPrice"),
+        "What the server's price table asks for an input token.",
+    ),
+    _of(
+        "output_usd_per_token",
+        "float64",
+        wire.number("outputPrice"),
+        "What it asks for an output token.",
+    ),
+    _of(
+        "is_cache_hit",
+        "boolean",
+        wire.metadata_truth("cache_hit"),
+        "Whether DSPy's own cache answered; NA when not told.",
+    ),
     _text("level", "level", "`DEBUG`, `DEFAULT`, `WARNING` or `ERROR`."),
     _text("status_message", "statusMessage", "What went wrong, or another remark."),
     _of("is_error", "boolean", wire.is_error, "Whether the level is `ERROR`."),
@@ -284,26 +299,6 @@ SCORES: Schema = (
     _of("metadata", "json", wire.plain("metadata"), "All metadata, as a dict."),
 )
 
-COSTS: Schema = (
-    own("cost_usd", "float64", "Sum of the known costs; NA when none is known."),
-    own("input_tokens", "Int64", "Sum of the known input tokens, cached ones included."),
-    own("output_tokens", "Int64", "Sum of the known output tokens, reasoning included."),
-    own("call_count", "Int64", "LM calls: generations and embeddings that contain no other."),
-    own("unpriced_count", "Int64", "LM calls whose cost is unknown and therefore missing in the sum."),
-)
-
-LATENCIES: Schema = (
-    own("count", "Int64", "Rows whose latency is known."),
-    own("latency_mean_s", "float64", "Mean latency."),
-    *(
-        own(f"latency_p{n}_s", "float64", f"Latency that {n} % of the rows do not exceed.")
-        for n in (50, 90, 95, 99)
-    ),
-    own("time_to_first_token_p50_s", "float64", "Median time to the first token, of streamed calls."),
-    own("time_to_first_token_p95_s", "float64", "Time to the first token that 95 % do not exceed."),
-    own("output_tokens_per_s", "float64", "Output tokens by seconds, over rows where both are known."),
-)
-
 SCHEMAS: Mapping[str, Schema] = {
     "observations_df": OBSERVATIONS,
     "tool_calls_df": TOOL_CALLS,
@@ -312,16 +307,4 @@ SCHEMAS: Mapping[str, Schema] = {
     "messages_df": MESSAGES,
     "cells_df": CELLS,
     "scores_df": SCORES,
-    "cost_by": COSTS,
-    "latency_summary": LATENCIES,
 }
-
-
-def schema_reference() -> str:
-    """Return the column tables of all frames as Markdown."""
-    return "\n".join(_table(name, schema) for name, schema in SCHEMAS.items())
-
-
-def _table(function: str, schema: Schema) -> str:
-    rows = (f"| `{column.name}` | `{column.dtype}` | {column.doc} |" for column in schema)
-    return "\n".join([f"### `{function}`", "", "| column | dtype | meaning |", "|---|---|---|", *rows, ""])

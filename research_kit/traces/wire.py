@@ -42,6 +42,8 @@ class ObservationRow(TypedDict, total=False):
     inputCost: float | None
     outputCost: float | None
     totalCost: float
+    inputPrice: str | None
+    outputPrice: str | None
     level: str
     statusMessage: str
     isRootObservation: bool
@@ -124,6 +126,26 @@ def metadata_count(key: str) -> Read:
         value = (row.get("metadata") or {}).get(key)
         text = "" if isinstance(value, bool) else str(value)
         return int(text) if text.isdecimal() else None
+
+    return read
+
+
+def metadata_truth(key: str) -> Read:
+    """Read a metadata value that is true or false; None when it is neither."""
+
+    def read(row: Mapping[str, Any]) -> bool | None:
+        value = (row.get("metadata") or {}).get(key)
+        return value if isinstance(value, bool) else None
+
+    return read
+
+
+def number(key: str) -> Read:
+    """Read a number that the server writes as text."""
+
+    def read(row: Mapping[str, Any]) -> float | None:
+        value = row.get(key)
+        return float(value) if value else None
 
     return read
 

@@ -9,9 +9,12 @@ import pytest
 
 from research_kit.errors import ResearchKitError
 from research_kit.traces import schema_reference
+from research_kit.traces.analysis import RESULTS
 from research_kit.traces.frames import build_frame
-from research_kit.traces.schema import OBSERVATIONS, SCHEMAS, SCORES
+from research_kit.traces.schema import OBSERVATIONS, SCORES
+from research_kit.traces.schema import SCHEMAS as READ_SCHEMAS
 
+SCHEMAS = {**READ_SCHEMAS, **RESULTS}
 _DOCS = Path(__file__).parents[2] / "docs" / "frames.md"
 
 
