@@ -7,12 +7,19 @@ are about. Needs the extra ``local-lm`` or ``RESEARCH_KIT_LM``, and some minutes
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
+import pandas as pd
 from palmerpenguins import load_penguins
 
 import research_kit as rk
 
+DATA = Path(__file__).parent / "data"
+# What says nothing about the conversation, but much about the machine, is not kept.
+OF_THE_MACHINE = ("host", "git_", "scope.", "resourceAttributes.")
+
 PENGUINS = load_penguins()
+SESSIONS = ("penguins-everyday-words", "penguins-column-names")
 # In everyday words, naming the column, and the right answer.
 QUESTIONS = [
     (
@@ -60,13 +67,30 @@ QUESTIONS = [
 
 def main() -> None:
     """Ask all questions in both wordings, and judge each answer."""
-    for session_id, column in (("penguins-everyday-words", 0), ("penguins-column-names", 1)):
+    for column, session_id in enumerate(SESSIONS):
         rk.bind(session_id, user_id="researcher", tags=["penguins"])
         conversation = rk.Conversation(get_namespace=lambda: {"penguins": PENGUINS})
         for question in QUESTIONS:
             ask(conversation, question[column], float(question[2]))
         rk.score("share_right", sum(RIGHT[-len(QUESTIONS) :]) / len(QUESTIONS))
     rk.flush()
+    keep()
+
+
+def keep() -> None:
+    """Write both sessions and their scores to files."""
+    observations, scores = (
+        pd.concat([read(session_id) for session_id in SESSIONS], ignore_index=True)
+        for read in (rk.observations_df, rk.scores_df)
+    )
+    for frame, name in ((observations, "penguin_sessions"), (scores, "penguin_scores")):
+        kept = [without_machine(metadata) for metadata in frame["metadata"]]
+        rk.export(frame.assign(metadata=pd.array(kept, dtype="json")), DATA / f"{name}.parquet")
+
+
+def without_machine(metadata: dict[str, object]) -> dict[str, object]:
+    """Return what may be shown to everybody."""
+    return {key: value for key, value in (metadata or {}).items() if not key.startswith(OF_THE_MACHINE)}
 
 
 RIGHT: list[bool] = []

@@ -52,6 +52,7 @@ if TYPE_CHECKING:
         plot_latency,
         plot_timeline,
         plot_tokens,
+        roll_up,
         scores_df,
         sessions_df,
         tool_calls_df,
@@ -60,7 +61,15 @@ if TYPE_CHECKING:
         wait_for,
     )
     from research_kit.transfer import pull, push
-    from research_kit.views import export, measure_cost, read_export, replay, session_cost, show
+    from research_kit.views import (
+        export,
+        measure_cost,
+        read_export,
+        replay,
+        session_cost,
+        show,
+        show_comparison,
+    )
 
 _HOMES = {
     "ALL_SESSIONS": "traces",
@@ -106,6 +115,7 @@ _HOMES = {
     "replay": "views",
     "resolve_lm": "agent",
     "resume": "session",
+    "roll_up": "traces",
     "run_notebook": "regression",
     "score": "session",
     "scores_df": "traces",
@@ -114,6 +124,7 @@ _HOMES = {
     "set_session": "session",
     "set_user": "session",
     "show": "views",
+    "show_comparison": "views",
     "status": "session",
     "tool_calls_df": "traces",
     "tool_summary": "traces",
@@ -170,6 +181,7 @@ __all__ = [
     "replay",
     "resolve_lm",
     "resume",
+    "roll_up",
     "run_notebook",
     "score",
     "scores_df",
@@ -178,6 +190,7 @@ __all__ = [
     "set_session",
     "set_user",
     "show",
+    "show_comparison",
     "status",
     "tool_calls_df",
     "tool_summary",

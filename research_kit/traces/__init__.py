@@ -36,6 +36,7 @@ if TYPE_CHECKING:
         wait_for,
     )
     from research_kit.traces.reference import schema_reference
+    from research_kit.traces.rolling import roll_up
 
 __all__ = [
     "ALL_SESSIONS",
@@ -61,6 +62,7 @@ __all__ = [
     "plot_latency",
     "plot_timeline",
     "plot_tokens",
+    "roll_up",
     "schema_reference",
     "scores_df",
     "sessions_df",
@@ -81,14 +83,15 @@ _HOMES = {
     "critical_path": "analysis",
     "error_summary": "analysis",
     "forecast_cost": "analysis",
-    "tool_summary": "analysis",
     "latency_summary": "analysis",
     "plot_comparison": "plots",
     "plot_cost": "plots",
     "plot_latency": "plots",
     "plot_timeline": "plots",
     "plot_tokens": "plots",
+    "roll_up": "rolling",
     "schema_reference": "reference",
+    "tool_summary": "analysis",
 }
 
 

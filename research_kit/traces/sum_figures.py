@@ -162,7 +162,7 @@ def _draw_layers(axes: Axes, steps: pd.DataFrame) -> None:
             times, below, above, step="post", color=color, alpha=0.85, linewidth=0, label=short(group)
         )
         below = above
-    locator = AutoDateLocator(maxticks=7)
+    locator = AutoDateLocator(minticks=3, maxticks=8)
     axes.xaxis.set_major_locator(locator)
     axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))
     axes.set_ylim(bottom=0.0)

@@ -4,12 +4,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from research_kit.views.comparison import ComparisonView, show_comparison
     from research_kit.views.cost import CostReport, measure_cost, session_cost
     from research_kit.views.exporting import export, read_export
     from research_kit.views.session_replay import SessionReplay, replay
     from research_kit.views.trace_view import TraceView, show
 
 _HOMES = {
+    "ComparisonView": "comparison",
     "CostReport": "cost",
     "SessionReplay": "session_replay",
     "TraceView": "trace_view",
@@ -19,9 +21,11 @@ _HOMES = {
     "replay": "session_replay",
     "session_cost": "cost",
     "show": "trace_view",
+    "show_comparison": "comparison",
 }
 
 __all__ = [
+    "ComparisonView",
     "CostReport",
     "SessionReplay",
     "TraceView",
@@ -31,6 +35,7 @@ __all__ = [
     "replay",
     "session_cost",
     "show",
+    "show_comparison",
 ]
 
 

@@ -15,9 +15,6 @@ import pandas as pd
 from research_kit.errors import ConfigError
 from research_kit.traces.options import ReadOptions
 from research_kit.traces.reads import observations_df, scores_df
-from research_kit.views.notebook_file import write_notebook_file
-from research_kit.views.session_replay import replay
-from research_kit.views.style import page
 from research_kit.views.table_files import TABLE_FORMS, read_table_file, write_table_file
 
 __all__ = ["export", "read_export"]
@@ -60,9 +57,15 @@ def export(
     if scores is None and not isinstance(what, pd.DataFrame):
         scores = scores_df(what, **options)
     if target.suffix == ".html":
+        from research_kit.views.session_replay import replay
+        from research_kit.views.style import page
+
         shown = replay(frame, scores=scores, max_turns=_ALL)
         target.write_text(page(shown.title, shown.to_html()), encoding="utf-8")
     else:
+        # It brings the schema of notebooks, which takes long to load.
+        from research_kit.views.notebook_file import write_notebook_file
+
         write_notebook_file(frame, scores, target)
     return target
 

@@ -43,12 +43,12 @@ class Measurement:
         self.running_count = 0
         self._owner = owner
         self._started_s = time.perf_counter()
-        self._open: dict[int, bool] = {}
+        self._open: dict[int, Span] = {}
         self._rows: list[dict[str, Any]] = []
 
     def begin(self, span: Span) -> None:
         """Take note that ``span`` has started."""
-        self._open[span.get_span_context().span_id] = _is_call(span.attributes or {})
+        self._open[span.get_span_context().span_id] = span
 
     def end(self, span: ReadableSpan) -> None:
         """Count ``span`` when it began here."""
@@ -60,7 +60,9 @@ class Measurement:
         """End it; what is still running is not counted."""
         self._owner.remove(self)
         self.latency_s = time.perf_counter() - self._started_s
-        self.running_count = sum(self._open.values())
+        # What a span is may be known only after it has begun.
+        self.running_count = sum(_is_call(span.attributes or {}) for span in self._open.values())
+        self._open.clear()
 
     def to_frame(self) -> pd.DataFrame:
         """Return what was seen as a frame of observations."""

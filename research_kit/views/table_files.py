@@ -20,6 +20,7 @@ import pyarrow.csv
 import pyarrow.parquet
 
 from research_kit.errors import ConfigError
+from research_kit.traces.analysis import RESULTS
 from research_kit.traces.jsonarray import JsonArray
 from research_kit.traces.notices import warn_user
 from research_kit.traces.schema import SCHEMAS
@@ -216,7 +217,11 @@ def _from_plain(values: list[Any], dtype: str) -> pa.Array:
 
 def _guess(names: list[str], path: Path) -> Description:
     """Describe columns by their names, as the frames of research-kit use them."""
-    known = {column.name: str(column.dtype) for schema in SCHEMAS.values() for column in schema}
+    known = {
+        column.name: str(column.dtype)
+        for schema in (*RESULTS.values(), *SCHEMAS.values())
+        for column in schema
+    }
     unknown = [name for name in names if name not in known]
     if unknown:
         warn_user(
