@@ -6,15 +6,14 @@ exactly one tree, also when parents are missing or lead in a circle.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
 from research_kit.traces.analysis import require_columns
 from research_kit.traces.counting import count_once
-from research_kit.views.words import known
 
 __all__ = ["NEEDS", "Node", "TraceTree", "trace_trees"]
 
@@ -114,49 +113,77 @@ def trace_trees(frame: pd.DataFrame, purpose: str) -> list[TraceTree]:
         ConfigError: When the frame lacks a column.
     """
     require_columns(frame, NEEDS, purpose)
-    whole = frame.reset_index(drop=True)
-    counted = count_once(whole)
-    groups = whole.groupby("trace_id", sort=False).indices if len(whole) else {}
-    trees = [_tree(str(trace_id), whole.iloc[rows], counted.iloc[rows]) for trace_id, rows in groups.items()]
-    return sorted(trees, key=lambda tree: tree.start_time)
+    ordered = frame[list(NEEDS)].sort_values("start_time", kind="stable", ignore_index=True)
+    counted = count_once(ordered)
+    columns = [_plain(ordered[name]) for name in NEEDS]
+    own = [_plain(counted[name]) for name in _Own._fields]
+    traces: dict[str, list[_Row]] = {}
+    for values, numbers in zip(zip(*columns, strict=True), zip(*own, strict=True), strict=True):
+        row = _Row(dict(zip(NEEDS, values, strict=True)), _Own(*numbers))
+        traces.setdefault(str(row.values["trace_id"]), []).append(row)
+    return [_tree(trace_id, rows) for trace_id, rows in traces.items()]
 
 
-def _tree(trace_id: str, rows: pd.DataFrame, counted: pd.DataFrame) -> TraceTree:
-    rows = rows.sort_values("start_time", kind="stable")
-    counted = counted.loc[rows.index]
-    start, ends = rows["start_time"].min(), rows["end_time"].fillna(rows["start_time"])
-    sums = counted[["input_tokens", "output_tokens", "cost_usd"]].sum(min_count=1)
+class _Own(NamedTuple):
+    """What an observation contributes by itself, as `count_once` says."""
+
+    input_tokens: int | None
+    output_tokens: int | None
+    cost_usd: float | None
+    is_unpriced: bool
+    is_tool_call: bool
+    is_call: bool
+
+
+class _Row(NamedTuple):
+    values: dict[str, Any]
+    own: _Own
+
+
+def _tree(trace_id: str, rows: list[_Row]) -> TraceTree:
+    start = rows[0].values["start_time"]
+    ends = [row.values["end_time"] or row.values["start_time"] for row in rows]
+    into, out = (_sum(row.own[place] for row in rows) for place in (0, 1))
     return TraceTree(
         trace_id=trace_id,
-        nodes=tuple(_nodes(rows, counted, start)),
+        nodes=tuple(_nodes(rows, start)),
         start_time=start,
-        duration_s=(ends.max() - start).total_seconds(),
-        input_tokens=_whole(sums["input_tokens"]),
-        output_tokens=_whole(sums["output_tokens"]),
-        cost_usd=known(sums["cost_usd"]),
-        unpriced_count=int(counted["is_unpriced"].sum()),
+        duration_s=(max(ends) - start).total_seconds(),
+        input_tokens=None if into is None else int(into),
+        output_tokens=None if out is None else int(out),
+        cost_usd=_sum(row.own.cost_usd for row in rows),
+        unpriced_count=sum(row.own.is_unpriced for row in rows),
     )
 
 
-def _nodes(rows: pd.DataFrame, counted: pd.DataFrame, start: pd.Timestamp) -> Iterator[Node]:
-    columns = [rows[name].tolist() for name in NEEDS]
-    values = [dict(zip(NEEDS, map(known, row), strict=True)) for row in zip(*columns, strict=True)]
-    tool_calls, calls = counted["is_tool_call"].tolist(), counted["is_call"].tolist()
-    for depth, place in _from_the_top([row["observation_id"] for row in values], values):
-        row = values[place]
-        end = row["end_time"]
+def _nodes(rows: list[_Row], start: pd.Timestamp) -> Iterator[Node]:
+    for depth, place in _from_the_top([row.values for row in rows]):
+        values, own = rows[place]
+        begin, end = values["start_time"], values["end_time"]
         yield Node(
             depth=depth,
-            offset_s=(row["start_time"] - start).total_seconds(),
-            length_s=row["latency_s"] if end is None else (end - row["start_time"]).total_seconds(),
-            values=row,
-            is_tool_call=bool(tool_calls[place]),
-            is_call=bool(calls[place]),
+            offset_s=(begin - start).total_seconds(),
+            length_s=values["latency_s"] if end is None else (end - begin).total_seconds(),
+            values=values,
+            is_tool_call=bool(own.is_tool_call),
+            is_call=bool(own.is_call),
         )
 
 
-def _from_the_top(ids: list[str], values: list[dict[str, Any]]) -> Iterator[tuple[int, int]]:
+def _plain(column: pd.Series[Any]) -> list[Any]:
+    """Return the values of a column; missing ones are None."""
+    is_missing = column.isna().tolist()
+    return [None if missing else value for value, missing in zip(column.tolist(), is_missing, strict=True)]
+
+
+def _sum(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) if known else None
+
+
+def _from_the_top(values: list[dict[str, Any]]) -> Iterator[tuple[int, int]]:
     """Yield depth and place, parents before children; one whose parent is not there is at the top."""
+    ids = [row["observation_id"] for row in values]
     there = set(ids)
     children: dict[str | None, list[int]] = {}
     for place, row in enumerate(values):
@@ -170,8 +197,3 @@ def _from_the_top(ids: list[str], values: list[dict[str, Any]]) -> Iterator[tupl
         depth, place = waiting.pop()
         yield depth, place
         waiting += [(depth + 1, child) for child in reversed(children.pop(ids[place], []))]
-
-
-def _whole(value: Any) -> int | None:
-    found = known(value)
-    return None if found is None else int(found)

@@ -173,7 +173,7 @@ def _read_csv(path: Path) -> pd.DataFrame:
         strings_can_be_null=True,
         quoted_strings_can_be_null=False,
     )
-    parse = pa.csv.ParseOptions(newlines_in_values=True)
+    parse = pa.csv.ParseOptions(newlines_in_values=True, ignore_empty_lines=False)
     table = pa.csv.read_csv(path, parse_options=parse, convert_options=convert)
     columns = [
         _mapped(column, _unguard) if dtypes[name] in _TEXTS else column

@@ -62,7 +62,7 @@ def session_rows() -> list[dict[str, Any]]:
         row("server-side", 1, 1.6, 1.9, parentObservationId="query", **tool),
         row("call-2", 1, 2, 4, parentObservationId="chat-1", **call),
         row("chat-2", 2, 1000, 1003, **failed, name="chat", metadata={"message_number": 2}),
-        row("cell", 3, 1010, 1014, name="cell [7]", metadata={"execution_count": 7, "source_hash": "f"}),
+        row("cell", 3, 1010, 1013, name="cell [7]", metadata={"execution_count": 7, "source_hash": "f"}),
         row("call-3", 3, 1010, 1012, parentObservationId="cell", **call | {"model": "m-large", "cost": None}),
     ]
 

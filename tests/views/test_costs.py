@@ -13,6 +13,7 @@ from scripted_lm import MODEL, running_lm
 from research_kit.errors import ConfigError
 from research_kit.store import stop_store
 from research_kit.views import measure_cost
+from research_kit.views.words import UNKNOWN
 
 SETUP = """
 %load_ext research_kit
@@ -20,6 +21,8 @@ import asyncio, threading, dspy, research_kit as rk
 from concurrent.futures import ThreadPoolExecutor
 from langfuse import get_client
 lm = dspy.LM("openai/{model}", api_base="{url}", api_key="k", cache=False)
+
+KIND = dict(as_type='generation')
 
 def call(cost=0.25):
     with get_client().start_as_current_observation(
@@ -57,8 +60,8 @@ def test_a_cell_shows_what_it_cost(kernel: Any) -> None:
         """%%cost
 thread = threading.Thread(target=call); thread.start(); thread.join()
 with ThreadPoolExecutor(2) as pool: list(pool.map(call, [0.25, 0.25]))
-with get_client().start_as_current_observation(name="wrapper", as_type="generation", cost_details={"total": 0.25}):
-    call()
+around = dict(name="around", as_type="generation", cost_details={"total": 1})
+with get_client().start_as_current_observation(**around): call()
 await asyncio.gather(*[asyncio.to_thread(call) for _ in range(2)])
 """,
     )
@@ -67,14 +70,14 @@ await asyncio.gather(*[asyncio.to_thread(call) for _ in range(2)])
 
 
 def test_calls_of_real_models_and_unknown_prices_are_told(kernel: Any) -> None:
-    """A DSPy call is counted with its tokens, and its unknown price is not zero; models have lines of their own."""
+    """A DSPy call is counted with its tokens, its unknown price is not zero; every model has a line."""
     kernel.scripted.script("four words of text", "two words")
     shown = report_of(kernel, "%%cost\n%%trace both\nawait lm.acall('one two three')\nlm('x'); call()")
     first, *lines = shown.split("\n")
     assert first.startswith("This cell: cost ≥ $0.250 · LM calls 3 · tokens 14 in · 8 out"), shown
     assert [line.split(" · ")[:2] for line in lines] == [
         ["  priced", "$0.250"],
-        [f"  openai/{MODEL}", "–"],  # noqa: RUF001 - the dash of an unknown value
+        [f"  openai/{MODEL}", UNKNOWN],
         ["2 calls have no known price."],
     ]
 
@@ -93,14 +96,17 @@ def test_failing_and_silent_cells_have_their_cost(kernel: Any) -> None:
 
 def test_a_block_and_a_session_have_their_cost(kernel: Any) -> None:
     """The functions behind the magics need no cell; the session is read back from where its traces are."""
-    code = "rk.new_session()\nwith rk.measure_cost('Two') as two: call(); call()\nprint(two.cost_usd, two.call_count)"
+    kernel.run("rk.new_session()")
+    code = "with rk.measure_cost('Two') as two: call(); call()\nprint(two.cost_usd, two.call_count)"
     assert report_of(kernel, code).split() == ["0.5", "2"]
     assert report_of(kernel, "%cost").startswith(
         "This session: cost $0.500 · LM calls 2 · tokens 20 in · 4 out"
     )
-    late = "with rk.measure_cost() as late:\n    open = get_client().start_observation(name='late', as_type='generation')"
-    assert report_of(kernel, f"{late}\nopen.end(); print(late)").endswith(
-        "1 call was still running and not counted."
+    late = "with rk.measure_cost() as late: open = get_client().start_observation(name='l', **KIND)"
+    assert (
+        report_of(kernel, f"{late}\nopen.end(); print(late)")
+        .rstrip()
+        .endswith("1 call was still running and not counted.")
     )
 
 

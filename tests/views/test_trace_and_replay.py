@@ -11,7 +11,7 @@ import pytest
 from research_kit.errors import ConfigError
 from research_kit.traces.frames import build_observations
 from research_kit.views import replay, show
-from research_kit.views.words import cost_text, duration_text, plain_line
+from research_kit.views.words import UNKNOWN, cost_text, duration_text, plain_line
 
 
 def test_a_trace_is_a_tree_with_bars(observations: pd.DataFrame) -> None:
@@ -48,7 +48,8 @@ def test_bars_are_where_the_time_was(observations: pd.DataFrame) -> None:
 def test_broken_trees_are_whole(observations: pd.DataFrame) -> None:
     """Circles, missing parents and missing ends leave no observation out, and break nothing."""
     rows = observations.iloc[[0, 1, 2, 3]].assign(
-        parent_observation_id=["server-side", "nobody", "chat-1", "query"], end_time=pd.NaT
+        parent_observation_id=["server-side", "nobody", "chat-1", "query"],
+        end_time=pd.array([None] * 4, "datetime64[ns, UTC]"),
     )
     rows["parent_observation_id"] = rows["parent_observation_id"].astype("string")
     text = str(show(rows))
@@ -138,11 +139,11 @@ def test_what_cannot_be_shown_is_refused(observations: pd.DataFrame, ask: Any, m
 
 def test_numbers_read_well() -> None:
     """Digits that matter, a dash for what is unknown, and never a zero for it."""
-    assert [duration_text(value) for value in (None, 0, 0.0001, 0.042, 0.5, 12.34, 125, 7300)] == [
-        "–", "0 ms", "< 1 ms", "42 ms", "0.50 s", "12.3 s", "2 min 5 s", "2 h 2 min",
+    assert [duration_text(value) for value in (None, 0, 0.0001, 0.042, 0.5, 12.34, 125, 7380)] == [
+        UNKNOWN, "0 ms", "< 1 ms", "42 ms", "0.50 s", "12.3 s", "2 min 5 s", "2 h 3 min",
     ]  # fmt: skip
     assert [cost_text(value) for value in (None, 0.0, 0.000001, 0.00146, 0.5, 1234.5)] == [
-        "–", "$0", "< $0.00001", "$0.00146", "$0.500", "$1,234.50",
+        UNKNOWN, "$0", "< $0.00001", "$0.00146", "$0.500", "$1,234.50",
     ]  # fmt: skip
-    assert (cost_text(0.0, 2), cost_text(0.5, 2)) == ("–", "≥ $0.500")  # noqa: RUF001
+    assert (cost_text(0.0, 2), cost_text(0.5, 2)) == (UNKNOWN, "≥ $0.500")
     assert plain_line("a\n  b" + "c" * 50, 8) == "a bcccc…"
