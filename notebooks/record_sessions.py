@@ -1,7 +1,7 @@
 """Records the two sessions that 02_analyse_sessions.ipynb analyses; run it to record them anew.
 
-The same twelve questions about the penguins are asked twice: in everyday words, and naming the column that they
-are about. Needs the extra ``local-lm`` or ``RESEARCH_KIT_LM``, and some minutes.
+The same twelve questions about the penguins are asked twice: in everyday words, and naming the column that
+they are about. Needs the extra ``local-lm`` or ``RESEARCH_KIT_LM``, and some minutes.
 """
 
 from __future__ import annotations
@@ -103,7 +103,6 @@ def ask(conversation: rk.Conversation, question: str, expected: float) -> None:
     is_right = any(abs(number - expected) < 0.006 * max(1.0, expected) ** 0.5 for number in numbers)
     RIGHT.append(is_right)
     rk.score("right", is_right, trace_id=event.trace_id)
-    print(is_right, question, "->", event.answer)
 
 
 if __name__ == "__main__":
