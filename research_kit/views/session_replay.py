@@ -43,9 +43,7 @@ class SessionReplay(View):
     @property
     def title(self) -> str:
         """What the session is called."""
-        ids = dict.fromkeys(_session_id(tree) for tree in self._trees)
-        known = [session_id for session_id in ids if session_id]
-        return f"Session {', '.join(known)}" if known else "Session"
+        return f"Session {', '.join(self._session_ids())}".strip()
 
     def to_html(self) -> str:
         """Return the conversation as one element of HTML."""
@@ -70,6 +68,10 @@ class SessionReplay(View):
         return "\n\n".join(
             [f"{printable(self.title)} · {self._subtitle()}\n{fact_line(self._facts())}", *turns, *rest]
         )
+
+    def _session_ids(self) -> list[str]:
+        found = dict.fromkeys(node.values["session_id"] for tree in self._trees for node in tree.nodes)
+        return [session_id for session_id in found if session_id]
 
     def _subtitle(self) -> str:
         nodes = [node.values for tree in self._trees for node in tree.nodes]
@@ -97,7 +99,7 @@ class SessionReplay(View):
             ("LM calls", f"{calls:,}"),
             ("tool calls", f"{tools:,}"),
             ("errors", f"{errors:,}" if errors else None),
-            *((score.name, score.text) for score in self._scores.of_session()),
+            *((score.name, score.text) for score in self._scores.of_sessions(self._session_ids())),
         ]
 
     def _rest(self) -> Markup | None:
@@ -154,10 +156,6 @@ def _ribbon(trees: Sequence[TraceTree]) -> Markup:
     ]
     label = element("div", "where the time went, turn by turn", class_="rk-label", style="margin: 0 0 8px")
     return element("div", element("div", *pieces, class_="rk-ribbon"), label)
-
-
-def _session_id(tree: TraceTree) -> str | None:
-    return next((node.values["session_id"] for node in tree.nodes if node.values["session_id"]), None)
 
 
 def _total(values: object) -> Any:

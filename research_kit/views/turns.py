@@ -6,7 +6,7 @@ Markdown, and every other text is escaped.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -57,9 +57,9 @@ class Scores:
             subject_id = known(row.get(f"{kind}_id"))
             self._by_subject.setdefault((kind, str(subject_id or "")), []).append(_score(row))
 
-    def of_session(self) -> list[Score]:
+    def of_sessions(self, session_ids: Iterable[str]) -> list[Score]:
         """Return what judges whole sessions."""
-        return [score for (kind, _), some in self._by_subject.items() if kind == "session" for score in some]
+        return [score for found in session_ids for score in self._by_subject.get(("session", found), [])]
 
     def of_trace(self, tree: TraceTree) -> list[Score]:
         """Return what judges a trace or an observation in it."""
@@ -117,7 +117,7 @@ def pause_before(tree: TraceTree, before: TraceTree | None) -> Markup | None:
 
 def _head(tree: TraceTree) -> Markup:
     return element(
-        "div", element("b", _title(tree)), element("time", time_text(tree.start_time)), class_="rk-head"
+        "div", element("b", _title(tree)), " ", element("time", time_text(tree.start_time)), class_="rk-head"
     )
 
 
@@ -170,7 +170,7 @@ def _step(node: Node) -> Markup:
             class_="rk-name",
         ),
         " ",
-        element("code", plain_line(_arguments(node), 160)),
+        element("span", plain_line(_arguments(node), 160), class_="rk-args"),
         element("span", "failed", class_="rk-bad") if node.has_failed else None,
         " ",
         element("span", duration_text(node.length_s), class_="rk-number"),

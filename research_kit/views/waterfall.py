@@ -21,7 +21,7 @@ from research_kit.views.words import (
     structure_of,
 )
 
-__all__ = ["contents", "text_rows", "waterfall"]
+__all__ = ["contents", "spaced", "text_rows", "waterfall"]
 
 _MAX_INDENT = 12
 _TEXT_WIDTH = 30
@@ -80,6 +80,11 @@ def text_rows(trees: Sequence[TraceTree], *, max_rows: int) -> list[str]:
     return lines
 
 
+def spaced(parts: Sequence[Markup]) -> list[Markup]:
+    """Keep words apart also where a page drops the style sheet, as a notebook that is not trusted does."""
+    return [fragment(part, " ") for part in parts]
+
+
 def _row(node: Node, whole_s: float, has_contents: bool) -> Markup:
     values = node.values
     failed = " rk-failed" if node.has_failed else ""
@@ -92,7 +97,10 @@ def _row(node: Node, whole_s: float, has_contents: bool) -> Markup:
     ]
     inside = element("div", *_facts(node), *(contents(node) if has_contents else ()), class_="rk-open")
     return element(
-        "details", element("summary", *cells, class_="rk-row"), inside, class_=f"rk-k-{_kind(node)}{failed}"
+        "details",
+        element("summary", *spaced(cells), class_="rk-row"),
+        inside,
+        class_=f"rk-k-{_kind(node)}{failed}",
     )
 
 
@@ -167,11 +175,15 @@ def _axis(whole_s: float, step_s: float) -> Markup:
     ]
     return element(
         "div",
-        element("span", "observation"),
-        element("span", *ticks, class_="rk-ticks"),
-        element("span", "time", class_="rk-number"),
-        element("span", "tokens", class_="rk-number rk-wide"),
-        element("span", "cost", class_="rk-number rk-wide"),
+        *spaced(
+            [
+                element("span", "observation"),
+                element("span", *spaced(ticks), class_="rk-ticks"),
+                element("span", "time", class_="rk-number"),
+                element("span", "tokens", class_="rk-number rk-wide"),
+                element("span", "cost", class_="rk-number rk-wide"),
+            ]
+        ),
         class_="rk-axis",
     )
 

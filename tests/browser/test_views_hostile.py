@@ -63,7 +63,7 @@ async def test_views_withstand_hostile_texts(page: Page, tmp_path: Path) -> None
     cost.fill(observations, notes=metrics)
     views = [
         rk.show(observations),
-        rk.replay(observations, scores=scores),
+        rk.replay(observations, scores=scores, max_turns=len(TEXTS)),
         *(ComparisonView(compared, (text, text)) for text in metrics[::40]),
         cost,
     ]
