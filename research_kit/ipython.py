@@ -123,7 +123,8 @@ def _measure(cell: Cell) -> None:
 
     _observe()
     with ExitStack() as stack:
-        stack.callback(lambda: display(report))  # last, when the report is filled
+        # Last, when the report is filled.
+        stack.callback(lambda: display(report))  # type: ignore[no-untyped-call]
         report = stack.enter_context(measure_cost("This cell"))
         _measured[cell] = stack.pop_all()
 

@@ -6,7 +6,7 @@ that is not known is left out and counted in the title, never drawn as zero.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pandas as pd
@@ -119,7 +119,7 @@ def draw_comparison(a: pd.DataFrame, b: pd.DataFrame, names: tuple[str, str]) ->
         axes.set_ylim(1.6, -0.6)
         axes.set_xlim(left=0.0)
         axes.xaxis.set_major_locator(MaxNLocator(4))
-        axes.xaxis.set_major_formatter(lambda value, _, text_of=text_of: text_of(value))
+        axes.xaxis.set_major_formatter(_ticks(text_of))
         axes.set_xlabel(unit)
         if all(some.isna().all() for some in values):
             nothing(axes, f"No {name} is known.")
@@ -154,7 +154,7 @@ def _draw_layers(axes: Axes, steps: pd.DataFrame) -> None:
         return
     begin = pd.DataFrame(0.0, index=[steps.index[0]], columns=steps.columns)
     heights = pd.concat([begin, steps])
-    times = heights.index.tz_convert(None).to_pydatetime()
+    times = pd.DatetimeIndex(heights.index).tz_convert(None).to_pydatetime()
     below = pd.Series(0.0, index=range(len(heights)))
     for color, group in zip((*PALETTE, OTHER_COLOR), heights.columns, strict=False):
         above = below + heights[group].to_numpy()
@@ -162,12 +162,15 @@ def _draw_layers(axes: Axes, steps: pd.DataFrame) -> None:
             times, below, above, step="post", color=color, alpha=0.85, linewidth=0, label=short(group)
         )
         below = above
-    locator = AutoDateLocator(minticks=3, maxticks=8)
+    locator = AutoDateLocator(  # type: ignore[no-untyped-call]
+        minticks=3, maxticks=8
+    )
     axes.xaxis.set_major_locator(locator)
-    axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))
+    axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))  # type: ignore[no-untyped-call]
     axes.set_ylim(bottom=0.0)
     axes.margins(x=0.01)
-    axes.legend(frameon=False, fontsize=8, loc="upper left")
+    for text in axes.legend(frameon=False, fontsize=8, loc="upper left").get_texts():
+        text.set_parse_math(False)  # a name may hold a dollar
 
 
 def _per_turn(frame: pd.DataFrame) -> pd.DataFrame:
@@ -207,6 +210,10 @@ def _draw_side(axes: Axes, values: pd.Series[Any], line: int, text_of: Any) -> N
     )
 
 
+def _ticks(text_of: Callable[[float], str]) -> Callable[[float, float], str]:
+    return lambda value, _: text_of(value)
+
+
 def check_names(names: tuple[str, str] | None, a: pd.DataFrame, b: pd.DataFrame) -> tuple[str, str]:
     """Return what the two sides are called: as given, else after their sessions."""
     if names is None:
@@ -217,5 +224,5 @@ def check_names(names: tuple[str, str] | None, a: pd.DataFrame, b: pd.DataFrame)
 
 
 def _name_of(frame: pd.DataFrame, otherwise: str) -> str:
-    ids = frame["session_id"].dropna().unique() if "session_id" in frame.columns else []
+    ids = frame["session_id"].dropna().unique().tolist() if "session_id" in frame.columns else []
     return str(ids[0]) if len(ids) == 1 else otherwise

@@ -40,7 +40,8 @@ class ComparisonView(View):
     def __init__(self, frame: pd.DataFrame, names: tuple[str, str]) -> None:
         self.frame = frame
         self._names = tuple(plain_line(name, _NAME_LENGTH) for name in names)
-        self._rows = [{key: known(value) for key, value in row.items()} for row in frame.to_dict("records")]
+        records = frame.to_dict("records")
+        self._rows = [{str(key): known(value) for key, value in row.items()} for row in records]
 
     def to_html(self) -> str:
         """Return the comparison as one element of HTML."""
@@ -139,7 +140,7 @@ def show_comparison(
 def _name_of(side: pd.DataFrame | str, otherwise: str) -> str:
     if isinstance(side, str):
         return side
-    ids = side["session_id"].dropna().unique() if "session_id" in side.columns else []
+    ids = side["session_id"].dropna().unique().tolist() if "session_id" in side.columns else []
     return str(ids[0]) if len(ids) == 1 else otherwise
 
 

@@ -16,10 +16,10 @@ from research_kit import session
 from research_kit.errors import ConfigError
 from research_kit.store.markup import Markup, element
 from research_kit.traces.analysis import cost_by
-from research_kit.traces.options import ReadOptions
 from research_kit.traces.reads import observations_df
 from research_kit.views.facts import Fact, fact_line, facts
 from research_kit.views.meter import Measurement, meter
+from research_kit.views.source import SourceOptions, read_options
 from research_kit.views.style import styled
 from research_kit.views.view import View
 from research_kit.views.words import cost_text, duration_text, known, plain_line, tokens_text
@@ -124,19 +124,19 @@ def measure_cost(title: str = "This block") -> Iterator[CostReport]:
         report.fill(measurement.to_frame(), latency_s=measurement.latency_s, notes=_notes(measurement))
 
 
-def session_cost(session_id: str | None = None, **options: Unpack[ReadOptions]) -> CostReport:
+def session_cost(session_id: str | None = None, **options: Unpack[SourceOptions]) -> CostReport:
     """Return what a session has cost so far, as a sum and by model, read from where its traces go.
 
     Args:
         session_id: The session; None means that of this kernel.
-        **options: `ReadOptions`, as in `observations_df`.
+        **options: `SourceOptions`: ``reader``, ``cache``, ``refresh``, ``progress``.
 
     Raises:
         ConfigError: When no session is bound, or the session does not exist.
         BackendError: When the server cannot be read.
     """
     # Inputs and outputs are most of the bytes, and cost nothing more.
-    frame = observations_df(session_id, **(ReadOptions(includes_io=False) | options))
+    frame = observations_df(session_id, includes_io=False, **read_options(options))
     report = CostReport("This session" if session_id is None else f"Session {session_id}")
     report.fill(frame, notes=_unpriced_note(frame) + _delay_note(session_id))
     return report

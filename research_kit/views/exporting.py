@@ -13,8 +13,8 @@ from typing import Unpack
 import pandas as pd
 
 from research_kit.errors import ConfigError
-from research_kit.traces.options import ReadOptions
 from research_kit.traces.reads import observations_df, scores_df
+from research_kit.views.source import SourceOptions, read_options
 from research_kit.views.table_files import TABLE_FORMS, read_table_file, write_table_file
 
 __all__ = ["export", "read_export"]
@@ -28,7 +28,7 @@ def export(
     path: str | os.PathLike[str],
     *,
     scores: pd.DataFrame | None = None,
-    **options: Unpack[ReadOptions],
+    **options: Unpack[SourceOptions],
 ) -> Path:
     """Write a frame or a session to a file, and return its path; an existing file is replaced.
 
@@ -42,7 +42,7 @@ def export(
         what: A frame; a session id; None for this kernel's session.
         path: The file.
         scores: A frame of `scores_df` that belongs to a frame of observations; for ``.html`` and ``.ipynb``.
-        **options: `ReadOptions`, as in `observations_df`, when a session is read.
+        **options: `SourceOptions`: ``reader``, ``cache``, ``refresh``, ``progress``, when a session is read.
 
     Raises:
         ConfigError: When the form is not known, the folder does not exist, the frame cannot be kept in that
@@ -55,7 +55,7 @@ def export(
         write_table_file(frame, target)
         return target
     if scores is None and not isinstance(what, pd.DataFrame):
-        scores = scores_df(what, **options)
+        scores = scores_df(what, **read_options(options))
     if target.suffix == ".html":
         from research_kit.views.session_replay import replay
         from research_kit.views.style import page
@@ -103,11 +103,11 @@ def _target(path: str | os.PathLike[str]) -> Path:
     return target
 
 
-def _observations(session_id: object, options: ReadOptions) -> pd.DataFrame:
+def _observations(session_id: object, options: SourceOptions) -> pd.DataFrame:
     if session_id is not None and not isinstance(session_id, str):
         raise ConfigError(
             f"Cannot export a {type(session_id).__name__}. Give a pandas DataFrame (read with as_='pandas'), "
             "a session id, or None for this kernel's session."
         )
-    frame: pd.DataFrame = observations_df(session_id, **options)
+    frame: pd.DataFrame = observations_df(session_id, **read_options(options))
     return frame

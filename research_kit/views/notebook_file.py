@@ -55,19 +55,22 @@ def write_notebook_file(frame: pd.DataFrame, scores: pd.DataFrame | None, path: 
     if scores is not None and len(scores):
         scores_data = path.with_name(f"{path.stem}-scores.parquet")
         write_table_file(scores, scores_data)
-    notebook = new_notebook(
+    notebook = new_notebook(  # type: ignore[no-untyped-call]
         cells=_cells(data.name, None if scores_data is None else scores_data.name),
         metadata={"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}},
     )
     nbformat.validate(notebook)
-    nbformat.write(notebook, path)
+    nbformat.write(notebook, path)  # type: ignore[no-untyped-call]
 
 
 def _cells(data: str, scores_data: str | None) -> list[nbformat.NotebookNode]:
-    parameters = new_code_cell(f"data = {data!r}\nscores_data = {scores_data!r}", id="parameters")
+    parameters = _cell("parameters", f"data = {data!r}\nscores_data = {scores_data!r}")
     parameters.metadata["tags"] = ["parameters"]
-    cells = [
-        new_markdown_cell(source, id=name) if source.startswith("#") else new_code_cell(source, id=name)
-        for name, source in _CELLS
-    ]
+    cells = [_cell(name, source) for name, source in _CELLS]
     return [cells[0], parameters, *cells[1:]]
+
+
+def _cell(name: str, source: str) -> nbformat.NotebookNode:
+    make = new_markdown_cell if source.startswith("#") else new_code_cell
+    cell: nbformat.NotebookNode = make(source, id=name)  # type: ignore[no-untyped-call]
+    return cell

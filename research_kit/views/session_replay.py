@@ -6,7 +6,7 @@ Owns the reading of a session and its figures; `turns` draws the turns. Invarian
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from typing import Any, Unpack
 
@@ -14,10 +14,10 @@ import pandas as pd
 
 from research_kit.errors import ConfigError
 from research_kit.store.markup import Markup, element
-from research_kit.traces.options import ReadOptions
 from research_kit.traces.reads import observations_df, scores_df
 from research_kit.views.facts import Fact, fact_line, facts
 from research_kit.views.nodes import TraceTree, trace_trees
+from research_kit.views.source import SourceOptions, read_options
 from research_kit.views.style import styled
 from research_kit.views.turns import Scores, pause_before, turn, turn_text
 from research_kit.views.view import View
@@ -114,7 +114,7 @@ def replay(
     *,
     scores: pd.DataFrame | None = None,
     max_turns: int = 200,
-    **options: Unpack[ReadOptions],
+    **options: Unpack[SourceOptions],
 ) -> SessionReplay:
     """Return a session as the conversation that it was, with tool calls, tokens, cost, latency and scores.
 
@@ -123,7 +123,7 @@ def replay(
             this kernel's session.
         scores: A frame of `scores_df` that belongs to a frame of observations.
         max_turns: How many turns to show at most, the first ones.
-        **options: `ReadOptions`, as in `observations_df`.
+        **options: `SourceOptions`: ``reader``, ``cache``, ``refresh``, ``progress``.
 
     Raises:
         ConfigError: When no session is bound, the session does not exist, or an argument cannot be used.
@@ -134,8 +134,8 @@ def replay(
     if isinstance(session, pd.DataFrame):
         frame = session
     elif session is None or isinstance(session, str):
-        frame = observations_df(session, **options)
-        scores = scores_df(session, **options) if scores is None else scores
+        frame = observations_df(session, **read_options(options))
+        scores = scores_df(session, **read_options(options)) if scores is None else scores
     else:
         raise ConfigError(
             f"Cannot replay a {type(session).__name__}. Give a session id, or a frame from observations_df()."
@@ -158,6 +158,6 @@ def _ribbon(trees: Sequence[TraceTree]) -> Markup:
     return element("div", element("div", *pieces, class_="rk-ribbon"), label)
 
 
-def _total(values: object) -> Any:
+def _total(values: Iterable[Any]) -> Any:
     known = [value for value in values if value is not None]
     return sum(known) if known else None

@@ -203,7 +203,8 @@ def _read_json_lines(path: Path) -> pd.DataFrame:
 def _plain_values(values: pa.ChunkedArray, dtype: str) -> list[Any]:
     if dtype == "json":
         return list(JsonArray(values))
-    return (values.cast(pa.string()) if _TIME.fullmatch(dtype) else values).to_pylist()
+    plain: list[Any] = (values.cast(pa.string()) if _TIME.fullmatch(dtype) else values).to_pylist()
+    return plain
 
 
 def _from_plain(values: list[Any], dtype: str) -> pa.Array:

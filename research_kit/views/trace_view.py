@@ -13,10 +13,10 @@ import pandas as pd
 
 from research_kit.errors import ConfigError
 from research_kit.store.markup import Markup, element, fragment
-from research_kit.traces.options import ReadOptions
 from research_kit.traces.reads import observations_df
 from research_kit.views.facts import fact_line, facts, trace_facts
 from research_kit.views.nodes import TraceTree, trace_trees
+from research_kit.views.source import SourceOptions, read_options
 from research_kit.views.style import styled
 from research_kit.views.view import View
 from research_kit.views.waterfall import text_rows, waterfall
@@ -68,7 +68,7 @@ def show(
     trace: str | pd.DataFrame | Mapping[str, Any] | pd.Series[Any] | None = None,
     *,
     max_rows: int = 200,
-    **options: Unpack[ReadOptions],
+    **options: Unpack[SourceOptions],
 ) -> TraceView:
     """Return a trace as a tree with a waterfall: what called what, when, for how long, and at what cost.
 
@@ -76,7 +76,7 @@ def show(
         trace: A trace id; a row of any frame that has a ``trace_id``; a frame of observations, whose traces
             are then shown without reading anything; None for the newest trace of this kernel's session.
         max_rows: How many observations of a trace to show at most.
-        **options: `ReadOptions`, as in `observations_df`.
+        **options: `SourceOptions`: ``reader``, ``cache``, ``refresh``, ``progress``.
 
     Raises:
         ConfigError: When there is no such trace, no session is bound, or an argument cannot be used.
@@ -87,14 +87,15 @@ def show(
     return TraceView(trace_trees(_observations(trace, options), "show"), max_rows=max_rows)
 
 
-def _observations(trace: Any, options: ReadOptions) -> pd.DataFrame:
+def _observations(trace: Any, options: SourceOptions) -> pd.DataFrame:
     if isinstance(trace, pd.DataFrame):
         return trace
     if trace is None:
-        frame: pd.DataFrame = observations_df(**options)
-        return frame[frame["trace_id"] == _newest(frame)]
+        frame: pd.DataFrame = observations_df(**read_options(options))
+        newest: pd.DataFrame = frame[frame["trace_id"] == _newest(frame)]
+        return newest
     trace_id = trace if isinstance(trace, str) else _trace_id_of(trace)
-    found: pd.DataFrame = observations_df(trace_id=trace_id, **options)
+    found: pd.DataFrame = observations_df(trace_id=trace_id, **read_options(options))
     if found.empty:
         raise ConfigError(
             f"There is no trace {trace_id!r} to show. Take an id from the column trace_id of traces_df(); "
@@ -108,7 +109,8 @@ def _newest(frame: pd.DataFrame) -> Any:
         raise ConfigError(
             "Nothing has been traced in this session yet. Give a trace id, or a frame of observations."
         )
-    return frame.loc[frame["is_root"].fillna(False) | ~frame["is_root"].any(), "trace_id"].iloc[-1]
+    roots = frame[frame["is_root"].fillna(False)]
+    return (frame if roots.empty else roots)["trace_id"].iloc[-1]
 
 
 def _trace_id_of(row: Any) -> str:

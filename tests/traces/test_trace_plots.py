@@ -18,7 +18,10 @@ _PNG = b"\x89PNG\r\n"
 @pytest.fixture
 def frame(frame_of, make_row, make_call) -> pd.DataFrame:
     inside = {"parentObservationId": f"{0:016x}"}
-    rows = [make_row(0, type="AGENT", name="costs $5 or $_{"), make_call(1, cost=0.1, **inside)]
+    rows = [
+        make_row(0, type="AGENT", name="costs $5 or $_{"),
+        make_call(1, cost=0.1, model="$_{ and $", **inside),
+    ]
     return frame_of(
         [*rows, make_row(2, type="TOOL", level="ERROR", latency=None, **inside), make_row(3, traceId="t2")]
     )

@@ -128,6 +128,7 @@ def test_terminals_are_not_controlled() -> None:
         (lambda frame: replay(frame, max_turns=0), "max_turns is 0"),
         (lambda frame: show(frame[["name"]]), "show needs the column 'observation_id'"),
         (lambda frame: show(7), "Cannot show a int"),
+        (lambda frame: show("t", as_="polars"), "no argument 'as_' here"),
         (lambda frame: replay(7), "Cannot replay a int"),
     ],
 )
