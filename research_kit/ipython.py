@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from contextlib import ExitStack
 from types import ModuleType
 
 from IPython.core.interactiveshell import ExecutionInfo, ExecutionResult, InteractiveShell
+from IPython.display import display
 from wrapt import register_post_import_hook
 
 from research_kit import session
@@ -23,6 +25,7 @@ __all__ = ["load_ipython_extension", "unload_ipython_extension"]
 # Importing one of these is the sign that something observed will happen in this kernel.
 _OBSERVED_MODULES = ("dspy", "langfuse", "mcp")
 _TRACE_MAGIC = "%%trace"
+_COST_MAGIC = "%%cost"
 _CHAT_MAGIC = "chat"
 _MAX_NAME_LENGTH = 200
 # Where VS Code puts the notebook's path.
@@ -30,6 +33,8 @@ _PATH_VARIABLE = "__vsc_ipynb_file__"
 
 _shell: InteractiveShell | None = None
 _is_watching_imports = False
+# The cells that run under %%cost, and what they have cost so far.
+_measured: dict[Cell, ExitStack] = {}
 
 
 def load_ipython_extension(ipython: InteractiveShell) -> None:
@@ -42,9 +47,10 @@ def load_ipython_extension(ipython: InteractiveShell) -> None:
     _shell = ipython
     ipython.events.register("pre_run_cell", _before_cell)
     ipython.events.register("post_run_cell", _after_cell)
-    ipython.input_transformers_cleanup.append(_without_trace_magic)
+    ipython.input_transformers_cleanup.append(_without_own_magics)
     register: Callable[..., object] = ipython.register_magic_function
     register(_chat_magic, "line_cell", _CHAT_MAGIC)
+    register(_cost_magic, "line", _COST_MAGIC.strip("%"))
     _watch_imports()
 
 
@@ -56,9 +62,10 @@ def unload_ipython_extension(ipython: InteractiveShell) -> None:
     _shell = None
     ipython.events.unregister("pre_run_cell", _before_cell)
     ipython.events.unregister("post_run_cell", _after_cell)
-    ipython.input_transformers_cleanup.remove(_without_trace_magic)
+    ipython.input_transformers_cleanup.remove(_without_own_magics)
     for magics in ipython.magics_manager.magics.values():
         magics.pop(_CHAT_MAGIC, None)
+        magics.pop(_COST_MAGIC.strip("%"), None)
     uninstrument_dspy()
     _leave(running_cells.cut_off())
     session.unbind()
@@ -74,6 +81,13 @@ def _chat_magic(line: str, cell: str | None = None) -> object:
 
     assert _shell is not None
     return run_chat_magic(line, cell, _shell.user_ns)
+
+
+def _cost_magic(line: str) -> object:
+    """Show what this session, or the one that is named, has cost; ``%%cost`` shows what its cell cost."""
+    from research_kit.views import session_cost
+
+    return session_cost(line.strip() or None)
 
 
 def _watch_imports() -> None:
@@ -98,6 +112,11 @@ def _before_cell(info: ExecutionInfo) -> None:
         session.kernel_session().refresh_enabled()
         if cell.is_named or any(name in sys.modules for name in _OBSERVED_MODULES):
             _observe()
+        if (
+            _COST_MAGIC in _own_magics(cell.source.lstrip().splitlines())
+            and running_cells.of_this_thread() is cell
+        ):
+            _measure(cell)
 
 
 def _after_cell(result: ExecutionResult | None) -> None:
@@ -105,9 +124,21 @@ def _after_cell(result: ExecutionResult | None) -> None:
         _leave(running_cells.end(result))
 
 
+def _measure(cell: Cell) -> None:
+    from research_kit.views import measure_cost
+
+    _observe()
+    with ExitStack() as stack:
+        # Last, when the report is filled.
+        stack.callback(lambda: display(report))  # type: ignore[no-untyped-call]
+        report = stack.enter_context(measure_cost("This cell"))
+        _measured[cell] = stack.pop_all()
+
+
 def _leave(cell: Cell | None) -> None:
     if cell is not None:
         session.kernel_session().leave_cell(cell)
+        _measured.pop(cell, ExitStack()).close()
 
 
 def _observe() -> None:
@@ -139,18 +170,28 @@ def _request() -> object:
 
 
 def _trace_name(source: str) -> str | None:
-    """Return the name that ``%%trace name`` in the first line gives; empty without a name."""
-    magic, _, name = source.lstrip().partition("\n")[0].partition(" ")
-    return name.strip()[:_MAX_NAME_LENGTH] if magic.rstrip() == _TRACE_MAGIC else None
+    """Return the name that ``%%trace name`` at the beginning gives; empty without a name."""
+    name = _own_magics(source.lstrip().splitlines()).get(_TRACE_MAGIC)
+    return None if name is None else name[:_MAX_NAME_LENGTH]
 
 
-def _without_trace_magic(lines: list[str]) -> list[str]:
-    """Take ``%%trace name`` off a cell, which then runs as any other, with ``await`` and its own magics.
+def _own_magics(lines: list[str]) -> dict[str, str]:
+    """Return the magics of ours that a cell begins with, in any order, and what stands behind them."""
+    found = {}
+    for line in lines:
+        magic, _, rest = line.partition(" ")
+        if magic.rstrip() not in (_TRACE_MAGIC, _COST_MAGIC) or magic.rstrip() in found:
+            break
+        found[magic.rstrip()] = rest.strip()
+    return found
 
-    An empty line stays in its place, so that tracebacks name the right lines, unless another cell magic
+
+def _without_own_magics(lines: list[str]) -> list[str]:
+    """Take ``%%trace name`` and ``%%cost`` off a cell, which then runs as any other, also with ``await``.
+
+    Empty lines stay in their place, so that tracebacks name the right lines, unless another cell magic
     follows, which must come first.
     """
-    if not lines or _trace_name(lines[0]) is None:
-        return lines
-    body = lines[1:]
-    return body if body and body[0].startswith("%%") else ["\n", *body]
+    count = len(_own_magics(lines))
+    body = lines[count:]
+    return body if not count or (body and body[0].startswith("%%")) else ["\n"] * count + body

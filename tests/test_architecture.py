@@ -15,6 +15,7 @@ PACKAGE = Path(__file__).parents[1] / "research_kit"
 # From top to bottom; modules on one row do not import each other.
 ROWS = [
     {"ipython", "cli"},
+    {"views"},
     {"chat", "regression"},
     {"agent", "transfer"},
     {"instrumentation", "traces"},

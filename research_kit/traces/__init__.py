@@ -19,7 +19,7 @@ if TYPE_CHECKING:
         tool_summary,
     )
     from research_kit.traces.cache import TraceCache
-    from research_kit.traces.plots import plot_latency, plot_timeline, plot_tokens
+    from research_kit.traces.plots import plot_comparison, plot_cost, plot_latency, plot_timeline, plot_tokens
     from research_kit.traces.query import ObservationQuery
     from research_kit.traces.reader import TraceReader
     from research_kit.traces.reads import (
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
         wait_for,
     )
     from research_kit.traces.reference import schema_reference
+    from research_kit.traces.rolling import roll_up
 
 __all__ = [
     "ALL_SESSIONS",
@@ -56,9 +57,12 @@ __all__ = [
     "latency_summary",
     "messages_df",
     "observations_df",
+    "plot_comparison",
+    "plot_cost",
     "plot_latency",
     "plot_timeline",
     "plot_tokens",
+    "roll_up",
     "schema_reference",
     "scores_df",
     "sessions_df",
@@ -79,12 +83,15 @@ _HOMES = {
     "critical_path": "analysis",
     "error_summary": "analysis",
     "forecast_cost": "analysis",
-    "tool_summary": "analysis",
     "latency_summary": "analysis",
+    "plot_comparison": "plots",
+    "plot_cost": "plots",
     "plot_latency": "plots",
     "plot_timeline": "plots",
     "plot_tokens": "plots",
+    "roll_up": "rolling",
     "schema_reference": "reference",
+    "tool_summary": "analysis",
 }
 
 

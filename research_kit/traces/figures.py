@@ -1,11 +1,9 @@
-"""The drawing itself; imported only when matplotlib is there.
+"""Figures of single observations: waterfall, tokens per row, latencies; imported when matplotlib is there.
 
-Owns colours and layout. Invariant: figures are made without pyplot, so nothing is kept alive or shown twice.
+Owns what is drawn where; paper and ink are in `canvas`. Invariant: what is left out is counted in the title.
 """
 
 from __future__ import annotations
-
-from io import BytesIO
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -15,46 +13,45 @@ from matplotlib.ticker import NullFormatter
 
 from research_kit.errors import ConfigError
 from research_kit.traces.analysis import group_values, require_columns
+from research_kit.traces.canvas import (
+    ERROR_COLOR,
+    GRID_COLOR,
+    INK,
+    INPUT_COLOR,
+    OTHER_COLOR,
+    OUTPUT_COLOR,
+    PALETTE,
+    canvas,
+    duration,
+    nothing,
+    short,
+    spread,
+    title,
+)
 
-__all__ = ["NotebookFigure", "draw_latency", "draw_timeline", "draw_tokens"]
+__all__ = ["draw_latency", "draw_timeline", "draw_tokens"]
 
-# Okabe and Ito's palette, which readers with any form of colour vision can tell apart.
 _TYPE_COLORS = {
-    "GENERATION": "#0072B2",
-    "TOOL": "#E69F00",
-    "AGENT": "#009E73",
-    "CHAIN": "#56B4E9",
-    "RETRIEVER": "#CC79A7",
-    "EMBEDDING": "#F0E442",
+    "GENERATION": PALETTE[0],
+    "TOOL": PALETTE[1],
+    "AGENT": PALETTE[2],
+    "CHAIN": PALETTE[4],
+    "RETRIEVER": PALETTE[3],
+    "EMBEDDING": PALETTE[5],
 }
-_OTHER_COLOR = "#999999"
-_ERROR_COLOR = "#D55E00"
-_INK = "#333333"
-_INPUT_COLOR, _OUTPUT_COLOR = "#0072B2", "#56B4E9"
-_GRID_COLOR = "#e6e6e6"
-_LABEL_LENGTH = 34
 _LOG_FROM = 30  # from this ratio of the longest to the shortest latency on, the axis is logarithmic
 _MOST_TICKS = 30
 _TIMELINE_NEEDS = ("trace_id", "start_time", "type", "name", "depth", "is_error", "latency_s")
 
 
-class NotebookFigure(Figure):
-    """A figure that shows itself in a notebook without pyplot or an inline backend."""
-
-    def _repr_png_(self) -> bytes:
-        picture = BytesIO()
-        self.savefig(picture, format="png", dpi=110)
-        return picture.getvalue()
-
-
-def draw_timeline(frame: pd.DataFrame, *, max_rows: int) -> NotebookFigure:
+def draw_timeline(frame: pd.DataFrame, *, max_rows: int) -> Figure:
     """Draw one bar per observation, from its start to its end within its trace."""
     require_columns(frame, _TIMELINE_NEEDS, "plot_timeline")
     if max_rows < 1:
         raise ConfigError(f"max_rows is {max_rows}. Give a whole number from 1 on.")
     shown = _in_blocks(frame).head(max_rows)
     rows = range(len(shown))
-    figure, axes = _canvas(height_in=1.2 + 0.24 * max(len(shown), 3))
+    figure, (axes,) = canvas(height_in=1.2 + 0.24 * max(len(shown), 3))
     colors = shown["color"].tolist()
     # The edge keeps bars visible that are too short to have a width.
     axes.barh(rows, shown["length_s"], left=shown["offset_s"], height=0.72, color=colors, edgecolor=colors)
@@ -64,63 +61,71 @@ def draw_timeline(frame: pd.DataFrame, *, max_rows: int) -> NotebookFigure:
     _write_latencies(axes, shown)
     _separate_traces(axes, shown)
     _explain_colors(figure, shown)
+    if shown.empty:
+        nothing(axes, "No observations.")
     left_out = "" if len(shown) == len(frame) else f" of {len(frame):,}, the first ones"
-    _title(axes, f"{len(shown):,} observations{left_out}")
+    title(axes, f"{len(shown):,} observations{left_out}")
     return figure
 
 
-def draw_tokens(frame: pd.DataFrame) -> NotebookFigure:
+def draw_tokens(frame: pd.DataFrame) -> Figure:
     """Draw input and output tokens per row as stacked bars."""
     require_columns(frame, ("input_tokens", "output_tokens"), "plot_tokens")
     shown = frame[frame["input_tokens"].notna() | frame["output_tokens"].notna()]
     tokens_in = shown["input_tokens"].fillna(0).astype("int64")
     tokens_out = shown["output_tokens"].fillna(0).astype("int64")
-    figure, axes = _canvas(height_in=3.4)
-    axes.bar(range(len(shown)), tokens_in, color=_INPUT_COLOR, label="input", width=0.7)
-    axes.bar(range(len(shown)), tokens_out, bottom=tokens_in, color=_OUTPUT_COLOR, label="output", width=0.7)
+    figure, (axes,) = canvas(height_in=3.4)
+    axes.bar(range(len(shown)), tokens_in, color=INPUT_COLOR, label="input", width=0.7)
+    axes.bar(range(len(shown)), tokens_out, bottom=tokens_in, color=OUTPUT_COLOR, label="output", width=0.7)
     _number_bars(axes, shown)
     axes.set_ylabel("tokens")
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
     axes.grid(axis="x", visible=False)
-    axes.grid(axis="y", color=_GRID_COLOR, linewidth=0.6)
+    axes.grid(axis="y", color=GRID_COLOR, linewidth=0.6)
     if len(shown):
         axes.legend(frameon=False, fontsize=8, ncols=2, loc="lower right", bbox_to_anchor=(1, 1))
+    else:
+        nothing(axes, "No usage is known.")
     missing = len(frame) - len(shown)
     left_out = f", {missing} without known usage left out" if missing else ""
-    _title(axes, f"{int(tokens_in.sum() + tokens_out.sum()):,} tokens{left_out}")
+    title(axes, f"{int(tokens_in.sum() + tokens_out.sum()):,} tokens{left_out}")
     return figure
 
 
-def draw_latency(frame: pd.DataFrame, by: str) -> NotebookFigure:
+def draw_latency(frame: pd.DataFrame, by: str) -> Figure:
     """Draw all latencies as points, one line per group, slowest group on top."""
     require_columns(frame, ("latency_s",), "plot_latency")
     latencies = frame["latency_s"].where(frame["latency_s"] > 0).dropna()
     groups = group_values(frame, by, "plot_latency").astype("string").fillna("(none)")[latencies.index]
     medians = latencies.groupby(groups).median().sort_values()
-    figure, axes = _canvas(height_in=1.2 + 0.45 * max(len(medians), 2))
+    figure, (axes,) = canvas(height_in=1.2 + 0.45 * max(len(medians), 2))
     for line, (group, median_s) in enumerate(medians.items()):
         values = latencies[groups == group]
-        axes.scatter(values, _spread(len(values), line), s=18, alpha=0.45, linewidths=0, c=_INPUT_COLOR)
-        axes.plot([median_s, median_s], [line - 0.34, line + 0.34], color=_ERROR_COLOR, linewidth=1.6)
+        axes.scatter(values, spread(len(values), line), s=18, alpha=0.45, linewidths=0, c=INPUT_COLOR)
+        axes.plot([median_s, median_s], [line - 0.34, line + 0.34], color=ERROR_COLOR, linewidth=1.6)
+        p95_s = float(values.quantile(0.95))
+        axes.plot([p95_s, p95_s], [line - 0.2, line + 0.2], color=ERROR_COLOR, linewidth=1.2, linestyle=":")
         axes.annotate(
-            _duration(float(median_s)),
+            duration(float(median_s)),
             (float(median_s), line + 0.34),
             ha="center",
             va="bottom",
             fontsize=7,
-            color=_ERROR_COLOR,
+            color=ERROR_COLOR,
         )
-    axes.set_yticks(range(len(medians)), [_short(str(group)) for group in medians.index], parse_math=False)
+    axes.set_yticks(range(len(medians)), [short(str(group)) for group in medians.index], parse_math=False)
     axes.set_ylim(-0.6, max(len(medians), 1) - 0.3)
     if len(latencies) and latencies.max() > _LOG_FROM * latencies.min():
         axes.set_xscale("log")
         axes.xaxis.set_minor_formatter(NullFormatter())
     else:
         axes.set_xlim(left=0.0)
-    axes.xaxis.set_major_formatter(lambda value, _: _duration(value))
+    axes.xaxis.set_major_formatter(lambda value, _: duration(value))
+    if latencies.empty:
+        nothing(axes, "No latency is known.")
     missing = len(frame) - len(latencies)
     left_out = f", {missing} without known latency left out" if missing else ""
-    _title(axes, f"{len(latencies):,} latencies, with the median of each {by}{left_out}")
+    title(axes, f"{len(latencies):,} latencies by {by}: median, and 95th percentile dotted{left_out}")
     return figure
 
 
@@ -137,13 +142,13 @@ def _in_blocks(frame: pd.DataFrame) -> pd.DataFrame:
             "offset_s": (frame["start_time"] - begins).dt.total_seconds(),
             "length_s": frame["latency_s"].fillna(0.0),
             "color": [
-                _ERROR_COLOR if failed else _TYPE_COLORS.get(kind, _OTHER_COLOR)
+                ERROR_COLOR if failed else _TYPE_COLORS.get(kind, OTHER_COLOR)
                 for failed, kind in zip(
                     frame["is_error"].fillna(False), frame["type"].fillna(""), strict=True
                 )
             ],
             "kind": frame["type"].where(frame["type"].isin(list(_TYPE_COLORS)), "other"),
-            "label": [_short("  " * min(depth, 6) + name) for depth, name in zip(depths, names, strict=True)],
+            "label": [short("  " * min(depth, 6) + name) for depth, name in zip(depths, names, strict=True)],
         }
     )
     return blocks.sort_values(["trace_start", "trace_id", "start_time"], kind="stable", ignore_index=True)
@@ -159,13 +164,13 @@ def _write_latencies(axes: Axes, shown: pd.DataFrame) -> None:
     numbers = zip(shown["offset_s"], shown["length_s"], strict=True)
     for row, (offset_s, length_s) in enumerate(numbers):
         axes.annotate(
-            _duration(length_s) if length_s else "< 1 ms",
+            duration(length_s) if length_s else "< 1 ms",
             (offset_s + max(length_s, 0.0), row),
             xytext=(3, 0),
             textcoords="offset points",
             va="center",
             fontsize=7,
-            color=_INK,
+            color=INK,
         )
     last_s = float((shown["offset_s"] + shown["length_s"]).max()) if len(shown) else 0.0
     axes.set_xlim(0.0, last_s * 1.09 or 1.0)  # room for the duration beside the longest bar
@@ -174,14 +179,14 @@ def _write_latencies(axes: Axes, shown: pd.DataFrame) -> None:
 def _separate_traces(axes: Axes, shown: pd.DataFrame) -> None:
     is_first = ~shown["trace_id"].duplicated()
     for row in is_first[is_first].index[1:]:
-        axes.axhline(row - 0.5, color=_INK, linewidth=0.5, linestyle=(0, (2, 3)))
+        axes.axhline(row - 0.5, color=INK, linewidth=0.5, linestyle=(0, (2, 3)))
 
 
 def _explain_colors(figure: Figure, shown: pd.DataFrame) -> None:
     kinds = [kind for kind in (*_TYPE_COLORS, "other") if (shown["kind"] == kind).any()]
-    patches = [Patch(color=_TYPE_COLORS.get(kind, _OTHER_COLOR), label=str(kind).lower()) for kind in kinds]
-    if (shown["color"] == _ERROR_COLOR).any():
-        patches.append(Patch(color=_ERROR_COLOR, label="error"))
+    patches = [Patch(color=_TYPE_COLORS.get(kind, OTHER_COLOR), label=str(kind).lower()) for kind in kinds]
+    if (shown["color"] == ERROR_COLOR).any():
+        patches.append(Patch(color=ERROR_COLOR, label="error"))
     if patches:
         figure.legend(
             handles=patches, frameon=False, fontsize=8, ncols=len(patches), loc="outside lower left"
@@ -195,36 +200,3 @@ def _number_bars(axes: Axes, shown: pd.DataFrame) -> None:
     step = max(1, -(-len(numbers) // _MOST_TICKS))
     axes.set_xticks(range(0, len(numbers), step), [str(number) for number in numbers[::step]])
     axes.set_xlabel("message" if has_numbers else "row")
-
-
-def _canvas(*, height_in: float) -> tuple[NotebookFigure, Axes]:
-    figure = NotebookFigure(figsize=(8.4, min(height_in, 40.0)), layout="constrained", facecolor="white")
-    axes = figure.add_subplot()
-    axes.spines[["top", "right", "left"]].set_visible(False)
-    axes.tick_params(which="both", length=0, colors=_INK, labelsize=8)
-    axes.xaxis.label.set_fontsize(8)
-    axes.yaxis.label.set_fontsize(8)
-    axes.grid(axis="x", color=_GRID_COLOR, linewidth=0.6)
-    axes.set_axisbelow(True)
-    return figure, axes
-
-
-def _title(axes: Axes, text: str) -> None:
-    axes.set_title(text, loc="left", fontsize=10, color=_INK, pad=8)
-
-
-def _spread(count: int, line: int) -> list[float]:
-    """Return heights around a line so that points do not hide one another, the same in every run."""
-    return [line + ((number * 7) % 11 - 5) / 22 for number in range(count)]
-
-
-def _duration(seconds: float) -> str:
-    if seconds == 0.0:
-        return "0"
-    if seconds < 0.9995:
-        return f"{seconds * 1000:.3g} ms"
-    return f"{seconds:.3g} s" if seconds < 100 else f"{seconds:,.0f} s"
-
-
-def _short(text: str) -> str:
-    return text if len(text) <= _LABEL_LENGTH else f"{text[: _LABEL_LENGTH - 1]}…"

@@ -1,0 +1,159 @@
+"""What is called meanwhile: the LM calls of this process between two moments.
+
+Owns the counting of spans as they start and end; makes no report. Invariant: counting costs nothing while
+nobody measures, and never breaks what is measured.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import pandas as pd
+from opentelemetry import trace
+from opentelemetry.context import Context
+from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor, TracerProvider
+from opentelemetry.trace import format_span_id, format_trace_id
+
+from research_kit import session
+from research_kit.traces.frames import build_observations
+
+__all__ = ["Measurement", "meter"]
+
+_OBSERVATION = "langfuse.observation."
+_CALLS = ("generation", "embedding")
+
+
+class Measurement:
+    """What began after `Meter.start` and before `stop`, on any thread and in any task.
+
+    Attributes:
+        is_counted: Whether anything could be seen; False while tracing is off.
+        latency_s: Seconds between the two; None until it is stopped.
+        running_count: LM calls that had not ended when it was stopped.
+    """
+
+    def __init__(self, owner: Meter, *, is_counted: bool) -> None:
+        self.is_counted = is_counted
+        self.latency_s: float | None = None
+        self.running_count = 0
+        self._owner = owner
+        self._started_s = time.perf_counter()
+        self._open: dict[int, Span] = {}
+        self._rows: list[dict[str, Any]] = []
+
+    def begin(self, span: Span) -> None:
+        """Take note that ``span`` has started."""
+        self._open[span.get_span_context().span_id] = span
+
+    def end(self, span: ReadableSpan) -> None:
+        """Count ``span`` when it began here."""
+        context = span.get_span_context()
+        if context is not None and self._open.pop(context.span_id, None) is not None:
+            self._rows.append(_row(span))
+
+    def stop(self) -> None:
+        """End it; what is still running is not counted."""
+        self._owner.remove(self)
+        self.latency_s = time.perf_counter() - self._started_s
+        # What a span is may be known only after it has begun.
+        self.running_count = sum(_is_call(span.attributes or {}) for span in self._open.values())
+        self._open.clear()
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return what was seen as a frame of observations."""
+        return build_observations(self._rows)
+
+
+class Meter(SpanProcessor):
+    """Tells measurements which spans start and end in this process."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._measurements: tuple[Measurement, ...] = ()
+        self._provider: TracerProvider | None = None
+
+    def start(self) -> Measurement:
+        """Begin to measure."""
+        measurement = Measurement(self, is_counted=session.activate())
+        provider = trace.get_tracer_provider()
+        with self._lock:
+            self._measurements = (*self._measurements, measurement)
+            if isinstance(provider, TracerProvider) and provider is not self._provider:
+                self._provider = provider
+                provider.add_span_processor(self)
+        return measurement
+
+    def remove(self, measurement: Measurement) -> None:
+        """Tell ``measurement`` nothing more."""
+        with self._lock:
+            self._measurements = tuple(known for known in self._measurements if known is not measurement)
+
+    def on_start(self, span: Span, parent_context: Context | None = None) -> None:
+        """Tell who measures."""
+        for measurement in self._measurements:
+            with session.guarded("measuring a cost"):
+                measurement.begin(span)
+
+    def on_end(self, span: ReadableSpan) -> None:
+        """Tell who measures."""
+        for measurement in self._measurements:
+            with session.guarded("measuring a cost"):
+                measurement.end(span)
+
+
+_meter = Meter()
+
+
+def meter() -> Meter:
+    """Return the meter of this process."""
+    return _meter
+
+
+def _row(span: ReadableSpan) -> dict[str, Any]:
+    """Return a span as a server would send it, as far as costs need it."""
+    attributes, context = span.attributes or {}, span.get_span_context()
+    assert context is not None
+    tokens, costs = _usage(attributes)
+    into = sum(count for name, count in tokens.items() if "input" in name)
+    out = sum(count for name, count in tokens.items() if "output" in name)
+    return {
+        "id": format_span_id(context.span_id),
+        "traceId": format_trace_id(context.trace_id),
+        "parentObservationId": None if span.parent is None else format_span_id(span.parent.span_id),
+        "sessionId": attributes.get("session.id"),
+        "type": "GENERATION"
+        if _is_call(attributes)
+        else str(attributes.get(_OBSERVATION + "type", "")).upper(),
+        "name": span.name,
+        "startTime": datetime.fromtimestamp((span.start_time or 0) / 1e9, UTC).isoformat(),
+        "model": attributes.get(_OBSERVATION + "model.name") or attributes.get("llm.model_name"),
+        "usageDetails": tokens,
+        "inputUsage": int(into),
+        "outputUsage": int(out),
+        "totalUsage": int(tokens.get("total", into + out)),
+        "costDetails": costs,
+    }
+
+
+def _is_call(attributes: Mapping[str, Any]) -> bool:
+    kind = attributes.get(_OBSERVATION + "type")
+    return kind in _CALLS or attributes.get("openinference.span.kind") in ("LLM", "EMBEDDING")
+
+
+def _usage(attributes: Mapping[str, Any]) -> tuple[dict[str, float], dict[str, float]]:
+    """Return tokens and costs by name, in Langfuse's words or in OpenInference's."""
+    tokens = _numbers(attributes.get(_OBSERVATION + "usage_details"))
+    costs = _numbers(attributes.get(_OBSERVATION + "cost_details"))
+    words = {"input": "llm.token_count.prompt", "output": "llm.token_count.completion"}
+    foreign = {name: attributes[key] for name, key in words.items() if key in attributes}
+    return tokens or foreign, costs
+
+
+def _numbers(text: object) -> dict[str, float]:
+    parsed = json.loads(text) if isinstance(text, str) else {}
+    return {name: value for name, value in parsed.items() if isinstance(value, (int, float))}
