@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from research_kit.agent import resolve_lm
+    from research_kit.agent.papers import papers
     from research_kit.agent.reports import lm, tools
     from research_kit.chat import Conversation, budget, chat
     from research_kit.errors import ResearchKitError
@@ -77,6 +78,7 @@ _HOMES = {
     "messages_df": "traces",
     "new_session": "session",
     "observations_df": "traces",
+    "papers": "agent.papers",
     "plot_latency": "traces",
     "plot_timeline": "traces",
     "plot_tokens": "traces",
@@ -126,6 +128,7 @@ __all__ = [
     "messages_df",
     "new_session",
     "observations_df",
+    "papers",
     "plot_latency",
     "plot_timeline",
     "plot_tokens",

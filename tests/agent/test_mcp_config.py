@@ -190,3 +190,21 @@ def test_states_of_configured_servers(tmp_path: Path) -> None:
     assert [(state.name, state.tools) for state in wrong] == [("wrong", ())]
     for server in servers:
         server.close()
+
+
+def test_own_command_is_this_installation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`research-kit` in the file needs no PATH, reads folders relative to the file, and has our settings."""
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "a.md").write_text("# Title\nKrill is small.")
+    entry = {"command": "research-kit", "args": ["papers", "docs"], "env": {"RESEARCH_KIT_USER": "ann"}}
+    cache = str(tmp_path / "cache")
+    server = read(tmp_path / "mcp.json", {"papers": entry}, RESEARCH_KIT_CACHE_DIR=cache, SECRET="x")[
+        "papers"
+    ]
+    assert isinstance(server.target, StdioServerParameters)
+    assert server.target.command == sys.executable
+    assert server.target.env == {"RESEARCH_KIT_CACHE_DIR": cache, "RESEARCH_KIT_USER": "ann"}
+    monkeypatch.setenv("PATH", "")
+    documents = ToolServer("papers", server.target)
+    assert documents.call_tool("list_documents").text == "a.md (1 passages)"
+    documents.close()
