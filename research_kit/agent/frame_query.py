@@ -35,7 +35,9 @@ __all__ = [
     "show",
 ]
 
-Operation = Literal["count", "mean", "median", "sum", "min", "max", "std", "nunique", "value_counts", "rows"]
+Operation = Literal[
+    "count", "mean", "median", "sum", "min", "max", "std", "nunique", "value_counts", "count_missing", "rows"
+]
 Operator = Literal["==", "!=", "<", "<=", ">", ">="]
 
 _NUMERIC_OPERATIONS = frozenset({"mean", "median", "sum", "std"})
@@ -168,6 +170,10 @@ def _compute(
     if operation in ("count", "value_counts"):
         return _value_counts(selected, group_by if operation == "count" else column, about, base)
     series = column_of(selected, column)
+    if operation == "count_missing":
+        structured = {**base, "column": column, "value": int(series.isna().sum())}
+        text = f"rows without a value in {column}{about}: {structured['value']} of {len(series)}"
+        return QueryAnswer(text=text, structured=structured)
     _check_type(series, operation)
     if group_by is not None:
         return _grouped(selected, series, operation, group_by, about, base)

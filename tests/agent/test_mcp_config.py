@@ -22,6 +22,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from research_kit.agent.catalog import configured_servers, list_tool_states
 from research_kit.agent.connection import HttpTarget
 from research_kit.agent.mcp_config import ConfiguredServer, find_mcp_config, read_mcp_config
+from research_kit.agent.papers import is_papers
 from research_kit.agent.tools import ToolServer
 from research_kit.errors import ConfigError, ToolError
 
@@ -206,5 +207,7 @@ def test_own_command_is_this_installation(tmp_path: Path, monkeypatch: pytest.Mo
     assert server.target.env == {"RESEARCH_KIT_CACHE_DIR": cache, "RESEARCH_KIT_USER": "ann"}
     monkeypatch.setenv("PATH", "")
     documents = ToolServer("papers", server.target)
+    assert is_papers(documents)
+    assert not is_papers(ToolServer("web", "http://127.0.0.1:9/mcp"))
     assert documents.call_tool("list_documents").text == "a.md (1 passages)"
     documents.close()

@@ -6,12 +6,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from research_kit.agent.papers.launch import papers
+    from research_kit.agent.papers.launch import is_papers, papers
     from research_kit.agent.papers.server import serve_papers
 
-__all__ = ["papers", "serve_papers"]
+__all__ = ["is_papers", "papers", "serve_papers"]
 
-_MODULES = {"papers": "launch", "serve_papers": "server"}
+_MODULES = {"is_papers": "launch", "papers": "launch", "serve_papers": "server"}
 
 
 def __getattr__(name: str) -> Any:

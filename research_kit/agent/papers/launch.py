@@ -16,7 +16,9 @@ from research_kit.errors import ConfigError
 if TYPE_CHECKING:
     from research_kit.agent.tools import ToolServer
 
-__all__ = ["papers"]
+__all__ = ["is_papers", "papers"]
+
+_COMMAND = ["-m", "research_kit.cli", "papers"]
 
 
 def papers(folder: str | os.PathLike[str], *, name: str = "papers", timeout_s: float = 60.0) -> ToolServer:
@@ -43,7 +45,12 @@ def papers(folder: str | os.PathLike[str], *, name: str = "papers", timeout_s: f
         raise ConfigError(f"Cannot read documents from {str(root)!r}: it {what}. Give the path of a folder.")
     target = StdioServerParameters(
         command=sys.executable,
-        args=["-m", "research_kit.cli", "papers", str(root)],
+        args=[*_COMMAND, str(root)],
         env={"RESEARCH_KIT_CACHE_DIR": str(load_settings().cache_dir)},
     )
     return ToolServer(name, target, timeout_s=timeout_s)
+
+
+def is_papers(server: ToolServer) -> bool:
+    """Return True for a server of documents, given by `papers` or named in ``mcp.json``."""
+    return getattr(server.target, "args", [])[: len(_COMMAND)] == _COMMAND
