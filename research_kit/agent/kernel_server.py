@@ -66,6 +66,13 @@ def build_kernel_server(get_namespace: Callable[[], Mapping[str, Any]]) -> MCPSe
         """Describe one variable; for a table its columns, types, missing values and a numeric summary."""
         return _answered(lambda: _describe(_visible(get_namespace), name))
 
+    _add_frame_tools(server, get_namespace, read_only)
+    return server
+
+
+def _add_frame_tools(
+    server: MCPServer[Any], get_namespace: Callable[[], Mapping[str, Any]], read_only: ToolAnnotations
+) -> None:
     @server.tool(annotations=read_only)
     def query_dataframe(
         name: Annotated[str, Field(description="Name of a DataFrame variable")],
@@ -106,8 +113,6 @@ def build_kernel_server(get_namespace: Callable[[], Mapping[str, Any]]) -> MCPSe
         """Draw a chart from a DataFrame; the user sees it. Bars count rows, or show means of y."""
         chart = Chart(kind=kind, x=x, y=y, by=by, title=title)
         return _answered(lambda: _plot(_visible(get_namespace), name, chart, query))
-
-    return server
 
 
 class _Refusal(Exception):
