@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 EXTRAS := .[instrument,local-lm,papers,plots,polars,sql,stats]
 
 .DEFAULT_GOAL := help
-.PHONY: help demo lab test check fmt build bench faults endurance docs clean
+.PHONY: help demo lab test check fmt build bench eval faults endurance docs clean
 
 help:
 	@echo "make demo   the main job, headless: chat, trace, read back, analyse"
@@ -15,6 +15,7 @@ help:
 	@echo "make check  ruff, mypy, notebook checks"
 	@echo "make fmt    format the code"
 	@echo "make bench  the benchmarks, as ratios against what a user would use instead"
+	@echo "make eval   real questions to the configured language model, and how many answers are right"
 	@echo "make faults every fault of server, disk and process, in every variant"
 	@echo "make endurance a working day of two kernels in ten minutes"
 	@echo "make docs   the documentation, as pages in dist/docs"
@@ -53,6 +54,9 @@ fmt: $(READY)
 
 bench: $(READY)
 	@$(BIN)/python -m benchmarks.run
+
+eval: $(READY)
+	@$(BIN)/python -m benchmarks.evaluation.run $(EVAL_OPTIONS)
 
 faults: $(READY)
 	@$(BIN)/pytest -n 2 --dist loadgroup tests/faults -m ""

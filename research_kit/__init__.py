@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from research_kit.agent import resolve_lm
+    from research_kit.agent.papers import papers
     from research_kit.agent.reports import lm, tools
     from research_kit.chat import Conversation, budget, chat
     from research_kit.errors import ResearchKitError
@@ -104,6 +105,7 @@ _HOMES = {
     "messages_df": "traces",
     "new_session": "session",
     "observations_df": "traces",
+    "papers": "agent.papers",
     "plot_comparison": "traces",
     "plot_cost": "traces",
     "plot_latency": "traces",
@@ -170,6 +172,7 @@ __all__ = [
     "messages_df",
     "new_session",
     "observations_df",
+    "papers",
     "plot_comparison",
     "plot_cost",
     "plot_latency",

@@ -11,8 +11,9 @@ import contextlib
 import contextvars
 import logging
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from research_kit.config import keep_loopback_direct, private_directory
 from research_kit.errors import ToolError
@@ -21,10 +22,13 @@ if TYPE_CHECKING:
     from mcp import Client, StdioServerParameters
     from mcp.server.mcpserver import MCPServer
 
-__all__ = ["Connection", "HttpTarget"]
+__all__ = ["LOG_MARK", "Connection", "HttpTarget"]
 
 logger = logging.getLogger(__name__)
 
+# Begins the line that each start of a program writes into its log.
+LOG_MARK = "--- started"
+_MAX_LOG_BYTES = 1_000_000
 # The MCP client gives a started program 2 s to end by itself and kills it after 2 more.
 _CLOSE_TIMEOUT_S = 5.0
 _HTTP_TIMEOUT_S = 30.0
@@ -100,8 +104,17 @@ class Connection:
         if not isinstance(target, StdioServerParameters):
             return await stack.enter_async_context(Client(target))
         private_directory(self._log_path.parent, purpose="the error output of tool servers")
-        errlog = stack.enter_context(self._log_path.open("w", encoding="utf-8"))
+        errlog = stack.enter_context(_open_log(self._log_path))
         return await stack.enter_async_context(Client(stdio_client(target, errlog=errlog)))
+
+
+def _open_log(path: Path) -> TextIO:
+    """Open the log for one more start: what the program said before it went away is kept."""
+    is_full = path.exists() and path.stat().st_size > _MAX_LOG_BYTES
+    errlog = path.open("w" if is_full else "a", encoding="utf-8")
+    errlog.write(f"{LOG_MARK} {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC\n")
+    errlog.flush()
+    return errlog
 
 
 async def _open_http(stack: contextlib.AsyncExitStack, target: HttpTarget) -> Client:

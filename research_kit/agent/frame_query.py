@@ -6,19 +6,38 @@ never code, and the frame is only read.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from research_kit.agent.row_filter import ExpressionError, check_expression
+
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Condition", "Operation", "QueryAnswer", "QueryError", "describe_frame", "frame_query", "is_frame"]
+__all__ = [
+    "Condition",
+    "Operation",
+    "QueryAnswer",
+    "QueryError",
+    "column_of",
+    "describe_frame",
+    "frame_query",
+    "is_frame",
+    "is_number",
+    "plain",
+    "select_rows",
+    "show",
+]
 
-Operation = Literal["count", "mean", "median", "sum", "min", "max", "std", "nunique", "value_counts", "rows"]
+Operation = Literal[
+    "count", "mean", "median", "sum", "min", "max", "std", "nunique", "value_counts", "count_missing", "rows"
+]
 Operator = Literal["==", "!=", "<", "<=", ">", ">="]
 
 _NUMERIC_OPERATIONS = frozenset({"mean", "median", "sum", "std"})
@@ -72,6 +91,7 @@ def frame_query(
     column: str | None = None,
     where: list[Condition] | None = None,
     group_by: str | None = None,
+    query: str | None = None,
 ) -> QueryAnswer:
     """Compute ``operation`` on ``frame``.
 
@@ -81,35 +101,66 @@ def frame_query(
         column: The column to compute on.
         where: Only rows for which all conditions hold are used.
         group_by: Compute for each value of this column.
+        query: Only rows for which this pandas expression holds are used; columns and values only.
 
     Raises:
         QueryError: When a column does not exist, has the wrong type, or is missing.
     """
+    with _explained():
+        selected, about = select_rows(frame, where or [], query)
+        return _compute(selected, operation, column, group_by, about)
+
+
+def select_rows(frame: pd.DataFrame, where: list[Condition], query: str | None) -> tuple[pd.DataFrame, str]:
+    """Return the rows for which everything holds, and the conditions in words, with a blank before them.
+
+    Raises:
+        QueryError: When a condition does not fit the frame.
+    """
+    with _explained():
+        selected = frame
+        for condition in where:
+            selected = selected.loc[_mask(selected, condition).to_numpy()]
+        words = [f"{condition.column} {condition.operator} {condition.value}" for condition in where]
+        if query:
+            selected = selected.loc[_expression_mask(selected, query)]
+            words.append(query)
+    return selected, f" where {' and '.join(words)}" if words else ""
+
+
+@contextlib.contextmanager
+def _explained() -> Iterator[None]:
+    """Turn what pandas says of odd values into a `QueryError`: columns may hold anything."""
     try:
-        return _compute(frame, operation, column, where or [], group_by)
-    except (TypeError, ValueError, ArithmeticError) as error:
-        if isinstance(error, QueryError):
-            raise
-        # Columns may hold anything: lists, mixed types, complex numbers.
+        yield
+    except QueryError:
+        raise
+    except (TypeError, ValueError, ArithmeticError, NotImplementedError) as error:
         raise QueryError(
             f"the values do not allow it ({type(error).__name__}: {show(str(error))})."
         ) from error
 
 
+def _expression_mask(frame: pd.DataFrame, query: str) -> Any:
+    import pandas as pd
+    from pandas.errors import UndefinedVariableError
+
+    try:
+        checked = check_expression(query)
+        mask = pd.DataFrame.eval(frame, checked, engine="python", local_dict={}, global_dict={})
+    except (ExpressionError, SyntaxError) as error:
+        raise QueryError(str(error)) from error
+    except UndefinedVariableError as error:
+        names = [str(name) for name in frame.columns]
+        raise QueryError(f"{error}. Columns: {_listed(names)}; texts need quotes.") from error
+    if not isinstance(mask, pd.Series) or not pd.api.types.is_bool_dtype(mask):
+        raise QueryError(f"{query!r} is not true or false for each row; compare a column with a value.")
+    return mask.fillna(False).to_numpy(dtype=bool)
+
+
 def _compute(
-    frame: pd.DataFrame,
-    operation: Operation,
-    column: str | None,
-    where: list[Condition],
-    group_by: str | None,
+    selected: pd.DataFrame, operation: Operation, column: str | None, group_by: str | None, about: str
 ) -> QueryAnswer:
-    selected = frame
-    for condition in where:
-        selected = selected.loc[_mask(selected, condition).to_numpy()]
-    about = "".join(
-        f"{' where' if index == 0 else ' and'} {condition.column} {condition.operator} {condition.value}"
-        for index, condition in enumerate(where)
-    )
     base: dict[str, Any] = {"operation": operation, "row_count": len(selected)}
     if operation == "rows":
         return _rows(selected, about, base)
@@ -118,7 +169,11 @@ def _compute(
         return QueryAnswer(text=f"count of rows{about}: {len(selected)}", structured=structured)
     if operation in ("count", "value_counts"):
         return _value_counts(selected, group_by if operation == "count" else column, about, base)
-    series = _column(selected, column)
+    series = column_of(selected, column)
+    if operation == "count_missing":
+        structured = {**base, "column": column, "value": int(series.isna().sum())}
+        text = f"rows without a value in {column}{about}: {structured['value']} of {len(series)}"
+        return QueryAnswer(text=text, structured=structured)
     _check_type(series, operation)
     if group_by is not None:
         return _grouped(selected, series, operation, group_by, about, base)
@@ -127,7 +182,7 @@ def _compute(
 
 def _one_value(series: pd.Series[Any], operation: Operation, about: str, base: dict[str, Any]) -> QueryAnswer:
     has_result = len(series) > 0 or operation in ("sum", "nunique")
-    value = _plain(getattr(series, operation)()) if has_result else None
+    value = plain(getattr(series, operation)()) if has_result else None
     missing = int(series.isna().sum())
     note = f" ({missing} of {len(series)} rows have no value)" if missing else ""
     structured = {**base, "value": value, "missing_count": missing}
@@ -163,11 +218,11 @@ def _describe_column(frame: pd.DataFrame, position: int) -> dict[str, Any]:
         "dtype": str(series.dtype),
         "missing_count": missing,
     }
-    if _is_number(series):
+    if is_number(series):
         entry["kind"] = "number"
         entry["summary"] = (
-            f"number ({series.dtype}), min {show(_plain(series.min()))}, mean {show(_plain(series.mean()))}, "
-            f"max {show(_plain(series.max()))}"
+            f"number ({series.dtype}), min {show(plain(series.min()))}, mean {show(plain(series.mean()))}, "
+            f"max {show(plain(series.max()))}"
         )
     else:
         values = _categories(series)
@@ -196,9 +251,9 @@ def _categories(series: pd.Series[Any]) -> list[str] | None:
 def _mask(frame: pd.DataFrame, condition: Condition) -> pd.Series[bool]:
     import pandas as pd
 
-    series = _column(frame, condition.column)
+    series = column_of(frame, condition.column)
     value: Any = condition.value
-    if _is_number(series):
+    if is_number(series):
         value = _number(value, condition.column)
     elif pd.api.types.is_bool_dtype(series):
         value = str(value).strip().lower() in ("true", "1", "1.0", "yes")
@@ -223,7 +278,12 @@ def _refuse_unknown_value(series: pd.Series[Any], value: str, column: str) -> No
         )
 
 
-def _column(frame: pd.DataFrame, column: str | None) -> pd.Series[Any]:
+def column_of(frame: pd.DataFrame, column: str | None) -> pd.Series[Any]:
+    """Return a column by its name as text.
+
+    Raises:
+        QueryError: When there is none of that name; the message names similar ones.
+    """
     names = [str(name) for name in frame.columns]
     if column is None:
         raise QueryError(f"a column is needed. Columns: {_listed(names)}.")
@@ -237,14 +297,14 @@ def _column(frame: pd.DataFrame, column: str | None) -> pd.Series[Any]:
 
 
 def _check_type(series: pd.Series[Any], operation: Operation) -> None:
-    if operation in _NUMERIC_OPERATIONS and not _is_number(series):
+    if operation in _NUMERIC_OPERATIONS and not is_number(series):
         raise QueryError(
             f"the column {series.name!r} holds {series.dtype}, not numbers. Use value_counts or nunique."
         )
 
 
 def _value_counts(frame: pd.DataFrame, column: str | None, about: str, base: dict[str, Any]) -> QueryAnswer:
-    counts = _column(frame, column).value_counts(dropna=True)
+    counts = column_of(frame, column).value_counts(dropna=True)
     groups = [{"group": _group(key), "value": int(count)} for key, count in counts.head(_MAX_GROUPS).items()]
     return _group_answer(f"rows per {column}{about}", groups, len(counts), {**base, "group_by": column})
 
@@ -257,9 +317,9 @@ def _grouped(
     about: str,
     base: dict[str, Any],
 ) -> QueryAnswer:
-    results = series.groupby(_column(frame, group_by), observed=True).agg(operation)
+    results = series.groupby(column_of(frame, group_by), observed=True).agg(operation)
     groups = [
-        {"group": _group(key), "value": _plain(value)} for key, value in results.head(_MAX_GROUPS).items()
+        {"group": _group(key), "value": plain(value)} for key, value in results.head(_MAX_GROUPS).items()
     ]
     title = f"{operation} of {series.name} per {group_by}{about}"
     return _group_answer(
@@ -285,7 +345,8 @@ def _rows(frame: pd.DataFrame, about: str, base: dict[str, Any]) -> QueryAnswer:
     return QueryAnswer(text=text, structured={**base, "rows": rows})
 
 
-def _is_number(series: pd.Series[Any]) -> bool:
+def is_number(series: pd.Series[Any]) -> bool:
+    """Return True for a column of real numbers; booleans are none."""
     import pandas as pd
 
     kind = pd.api.types
@@ -301,7 +362,7 @@ def _number(value: object, column: str) -> float:
         raise QueryError(f"the column {column!r} holds numbers, and {value!r} is none.") from None
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """Return a JSON value for a scalar of numpy or pandas; None for a missing one."""
     import pandas as pd
 
@@ -315,12 +376,12 @@ def _plain(value: Any) -> Any:
 
 
 def _json(value: Any) -> Any:
-    plain = _plain(value)
-    return show(plain) if isinstance(plain, str) else plain
+    simple = plain(value)
+    return show(simple) if isinstance(simple, str) else simple
 
 
 def _group(key: object) -> str:
-    return show(_plain(key))
+    return show(plain(key))
 
 
 def _listed(names: list[str]) -> str:

@@ -1,11 +1,12 @@
 """The MCP server ``kernel``: what an agent may see of a notebook's variables.
 
-Owns the three tools and their texts; does not compute statistics (`frame_query` does). Invariant: nothing
-written by a model is ever evaluated as code, and no variable is changed.
+Owns the tools and their texts; does not compute: `frame_query`, `sql_query` and `frame_plot` do. Invariant:
+nothing written by a model is ever evaluated as code, and no variable is changed.
 """
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import difflib
 import logging
@@ -13,10 +14,12 @@ from collections.abc import Callable, Iterator, Mapping
 from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 from typing import Annotated, Any
 
+import anyio.to_thread
 from mcp.server.mcpserver import MCPServer
-from mcp.types import CallToolResult, TextContent, ToolAnnotations
+from mcp.types import CallToolResult, ImageContent, TextContent, ToolAnnotations
 from pydantic import Field
 
+from research_kit.agent.frame_plot import Chart, ChartKind, draw_chart
 from research_kit.agent.frame_query import (
     Condition,
     Operation,
@@ -24,7 +27,10 @@ from research_kit.agent.frame_query import (
     describe_frame,
     frame_query,
     is_frame,
+    select_rows,
 )
+from research_kit.agent.sql_query import SqlQuery
+from research_kit.errors import MissingExtraError
 
 __all__ = ["build_kernel_server"]
 
@@ -60,6 +66,13 @@ def build_kernel_server(get_namespace: Callable[[], Mapping[str, Any]]) -> MCPSe
         """Describe one variable; for a table its columns, types, missing values and a numeric summary."""
         return _answered(lambda: _describe(_visible(get_namespace), name))
 
+    _add_frame_tools(server, get_namespace, read_only)
+    return server
+
+
+def _add_frame_tools(
+    server: MCPServer[Any], get_namespace: Callable[[], Mapping[str, Any]], read_only: ToolAnnotations
+) -> None:
     @server.tool(annotations=read_only)
     def query_dataframe(
         name: Annotated[str, Field(description="Name of a DataFrame variable")],
@@ -69,13 +82,37 @@ def build_kernel_server(get_namespace: Callable[[], Mapping[str, Any]]) -> MCPSe
             list[Condition] | None, Field(description="Only rows for which all conditions hold")
         ] = None,
         group_by: Annotated[str | None, Field(description="Compute for each value of this column")] = None,
+        query: Annotated[
+            str | None, Field(description="Only rows for which this pandas query holds: `a > 3 and b == 'x'`")
+        ] = None,
     ) -> CallToolResult:
         """Compute one number, or a small table, from a DataFrame of the notebook."""
-        return _answered(
-            lambda: _query(_visible(get_namespace), name, operation, column, where or [], group_by)
-        )
+        chosen = {"column": column, "where": where, "group_by": group_by, "query": query}
+        return _answered(lambda: _query(_visible(get_namespace), name, operation, chosen))
 
-    return server
+    @server.tool(annotations=read_only)
+    async def query_sql(
+        sql: Annotated[
+            str, Field(description="One SELECT of DuckDB's SQL; tables are the DataFrames' names")
+        ],
+    ) -> CallToolResult:
+        """Run a SELECT over the DataFrames of the notebook, for joins and anything query_dataframe lacks."""
+        frames = {name: value for name, value in _visible(get_namespace).items() if is_frame(value)}
+        return await _run_sql(sql, frames)
+
+    @server.tool(annotations=read_only)
+    def plot_dataframe(
+        name: Annotated[str, Field(description="Name of a DataFrame variable")],
+        kind: Annotated[ChartKind, Field(description="Kind of chart")],
+        x: Annotated[str, Field(description="Column along the horizontal axis, or counted by a histogram")],
+        y: Annotated[str | None, Field(description="Column of numbers along the vertical axis")] = None,
+        by: Annotated[str | None, Field(description="Column whose values get a colour each")] = None,
+        query: Annotated[str | None, Field(description="Only rows for which this pandas query holds")] = None,
+        title: Annotated[str, Field(description="Title above the chart", max_length=120)] = "",
+    ) -> CallToolResult:
+        """Draw a chart from a DataFrame; the user sees it. Bars count rows, or show means of y."""
+        chart = Chart(kind=kind, x=x, y=y, by=by, title=title)
+        return _answered(lambda: _plot(_visible(get_namespace), name, chart, query))
 
 
 class _Refusal(Exception):
@@ -87,7 +124,11 @@ def _answered(answer: Callable[[], CallToolResult]) -> CallToolResult:
     try:
         return answer()
     except _Refusal as refusal:
-        return CallToolResult(content=[TextContent(text=str(refusal))], is_error=True)
+        return _failed(str(refusal))
+
+
+def _failed(text: str) -> CallToolResult:
+    return CallToolResult(content=[TextContent(text=text)], is_error=True)
 
 
 @contextlib.contextmanager
@@ -150,25 +191,49 @@ def _describe(variables: dict[str, Any], name: str) -> CallToolResult:
 
 
 def _query(
-    variables: dict[str, Any],
-    name: str,
-    operation: Operation,
-    column: str | None,
-    where: list[Condition],
-    group_by: str | None,
+    variables: dict[str, Any], name: str, operation: Operation, chosen: dict[str, Any]
 ) -> CallToolResult:
-    frame = _variable(variables, name)
-    if not is_frame(frame):
-        tables = [key for key, value in variables.items() if is_frame(value)]
-        raise _Refusal(
-            f"The variable {name!r} is a {type(frame).__name__}, not a DataFrame. "
-            f"DataFrames here: {', '.join(tables) or 'none'}."
-        )
+    frame = _frame(variables, name)
     try:
-        answer = frame_query(frame, operation, column=column, where=where, group_by=group_by)
+        answer = frame_query(frame, operation, **chosen)
     except QueryError as error:
         raise _Refusal(f"Cannot compute {operation} on {name!r}: {error}") from error
     return _result(answer.text, {"name": name, **answer.structured})
+
+
+async def _run_sql(sql: str, frames: dict[str, Any]) -> CallToolResult:
+    try:
+        query = SqlQuery(sql, frames)
+        try:
+            # In a thread that is left behind when the call is cancelled, and that ends at once then.
+            answer = await anyio.to_thread.run_sync(query.run, abandon_on_cancel=True)
+        except anyio.get_cancelled_exc_class():
+            query.cancel()
+            raise
+    except (QueryError, MissingExtraError) as error:
+        return _failed(f"Cannot run this SQL: {error}")
+    return _result(answer.text, answer.structured)
+
+
+def _plot(variables: dict[str, Any], name: str, chart: Chart, query: str | None) -> CallToolResult:
+    try:
+        rows, about = select_rows(_frame(variables, name), [], query)
+        drawn = draw_chart(rows, chart)
+    except (QueryError, MissingExtraError) as error:
+        raise _Refusal(f"Cannot draw {name!r}: {error}") from error
+    picture = ImageContent(data=base64.b64encode(drawn.png).decode(), mime_type="image/png")
+    return CallToolResult(content=[TextContent(text=f"{drawn.text}{about}"), picture])
+
+
+def _frame(variables: dict[str, Any], name: str) -> Any:
+    frame = _variable(variables, name)
+    if is_frame(frame):
+        return frame
+    tables = [key for key, value in variables.items() if is_frame(value)]
+    raise _Refusal(
+        f"The variable {name!r} is a {type(frame).__name__}, not a DataFrame. "
+        f"DataFrames here: {', '.join(tables) or 'none'}."
+    )
 
 
 def _variable(variables: dict[str, Any], name: str) -> Any:

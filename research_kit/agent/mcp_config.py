@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 __all__ = ["ConfiguredServer", "find_mcp_config", "read_mcp_config"]
 
 _FILE_NAMES = (".mcp.json", "mcp.json")
+_OWN_COMMAND = "research-kit"
+_OWN_SETTINGS = ("LANGFUSE_", "RESEARCH_KIT_")
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
 
 
@@ -98,8 +101,12 @@ def _check_owner(path: Path) -> None:
 
 
 def _server(name: str, entry: Any, *, path: Path, variables: Mapping[str, str]) -> ConfiguredServer:
+    from mcp import StdioServerParameters
+
     try:
         target = _target(_expanded(entry, variables), path.parent)
+        if isinstance(target, StdioServerParameters) and target.command == _OWN_COMMAND:
+            target = _own_target(target, variables)
     except ValueError as error:
         problem = f"The MCP server {name!r} of {path} cannot be used: {error}"
         return ConfiguredServer(name=name, target=None, problem=problem)
@@ -122,6 +129,18 @@ def _target(entry: Any, directory: Path) -> StdioServerParameters | HttpTarget:
     cwd = directory / (_text(entry, "cwd") if "cwd" in entry else "")
     return StdioServerParameters(
         command=_text(entry, "command"), args=args, env=_texts(entry, "env"), cwd=cwd
+    )
+
+
+def _own_target(target: StdioServerParameters, variables: Mapping[str, str]) -> StdioServerParameters:
+    """Return this installation's command, which need not be on the PATH, with this process's settings."""
+    settings = {name: value for name, value in variables.items() if name.startswith(_OWN_SETTINGS)}
+    return target.model_copy(
+        update={
+            "command": sys.executable,
+            "args": ["-m", "research_kit.cli", *target.args],
+            "env": settings | (target.env or {}),
+        }
     )
 
 

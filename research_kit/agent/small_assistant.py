@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple
 
 import dspy
 
-from research_kit.agent.linking import CATEGORY, VALUE, Links, Table, link, words
+from research_kit.agent.linking import CATEGORY, VALUE, Comparison, Links, Table, link, overlap, words
 from research_kit.agent.loop import agent_loop
 from research_kit.agent.small_tasks import (
     ANSWER,
@@ -21,6 +21,8 @@ from research_kit.agent.small_tasks import (
     COLUMN,
     OPERATIONS,
     PLAN,
+    SEARCH,
+    SEARCH_TOOL,
     TOOLS,
     Task,
 )
@@ -31,6 +33,17 @@ __all__ = ["SmallAssistant"]
 
 _MAX_TABLES = 8
 _MAX_QUESTION_CHARACTERS = 500
+_MAX_QUOTES = 3
+_MAX_QUOTE = 500
+_QUOTED_PIECES = 3
+# The tool gives so many groups at most: of more, the first need not be among them.
+_MOST_GROUPS = 30
+_COUNTING = ("count", "nunique", "value_counts")
+_SUPERLATIVES = dict.fromkeys(
+    ("biggest", "dearest", "heaviest", "highest", "largest", "longest", "most", "oldest", "tallest"), "max"
+) | dict.fromkeys(
+    ("cheapest", "fewest", "least", "lightest", "lowest", "shortest", "smallest", "youngest"), "min"
+)
 _LABELS = {operation: label for label, operation in OPERATIONS.items()}
 # Words an answer may use besides those of the question and the result.
 _FREE_WORDS = frozenset(
@@ -55,7 +68,8 @@ class SmallAssistant(dspy.Module):
 
     The model takes each decision from a closed list that is made for the question: which tool, which table,
     which operation, whether to filter and to group, which column. The lists hold only what the kernel's tools
-    say exists. Values to filter by are those of category columns that the question names literally. The model
+    say exists. Values to filter by are those of category columns that the question names literally, and
+    numbers after words such as "more than". From documents it quotes, with the citation. The model
     then words the answer; a sentence that lacks the tool's number, or says anything that is neither in the
     question nor in the result, is replaced by a plain statement of the result; after the others stands in
     brackets what was computed. Tables of results are always stated plainly. Earlier messages of the
@@ -69,7 +83,7 @@ class SmallAssistant(dspy.Module):
     def __init__(self, lm: dspy.BaseLM, tools: list[dspy.Tool]) -> None:
         super().__init__()
         self.lm = lm
-        self.tools = {tool.name: tool for tool in tools if tool.name in TOOLS.values()}
+        self.tools = {tool.name: tool for tool in tools if tool.name in (*TOOLS.values(), SEARCH_TOOL)}
         self.answer = _predict(ANSWER, {"answer": str})
 
     def forward(self, question: str, history: dspy.History | None = None) -> dspy.Prediction:
@@ -92,40 +106,61 @@ class SmallAssistant(dspy.Module):
     async def _answer(self, question: str) -> str:
         if len(question) > _MAX_QUESTION_CHARACTERS:
             return f"The small local model reads at most {_MAX_QUESTION_CHARACTERS} characters. {_ADVICE}"
-        tool = TOOLS[await _choose(CHOOSE_TOOL, "tool", list(TOOLS), question=question)]
         variables = await self._call("list_variables")
-        if tool == "list_variables":
-            return _say_variables(variables["variables"])
         names = [row["name"] for row in variables["variables"] if row["is_table"]]
-        if not names:
-            return "There is no DataFrame in the notebook yet, and only DataFrames can be asked about."
         described = [await self._call("describe_variable", name=name) for name in names[:_MAX_TABLES]]
-        table = await _choose_table(question, [Table.from_description(entry) for entry in described])
-        if tool == "describe_variable":
+        tables = [Table.from_description(entry) for entry in described]
+        tool = await _choose(CHOOSE_TOOL, "tool", self._tool_names(question, tables), question=question)
+        if tool == SEARCH:
+            return await self._search(question)
+        if TOOLS[tool] == "list_variables":
+            return _say_variables(variables["variables"])
+        if not tables:
+            return "There is no DataFrame in the notebook yet, and only DataFrames can be asked about."
+        table = await _choose_table(question, tables)
+        if TOOLS[tool] == "describe_variable":
             return _say_description(next(entry for entry in described if entry["name"] == table.name))
         return await self._calculate(question, table)
 
+    def _tool_names(self, question: str, tables: list[Table]) -> list[str]:
+        """Return what the model may choose: what names nothing of a table may be for the documents."""
+        if SEARCH_TOOL not in self.tools or any(_mention_count(question, table) for table in tables):
+            return list(TOOLS)
+        return [*TOOLS, SEARCH] if tables else ["list the variables", SEARCH]
+
+    async def _search(self, question: str) -> str:
+        found = (await self._call(SEARCH_TOOL, query=question, limit=_MAX_QUOTES))["passages"]
+        if not found:
+            return "The documents say nothing about this."
+        return "\n\n".join(f"> {_quote(row['text'], question)}\n\n{row['citation']}" for row in found)
+
     async def _calculate(self, question: str, table: Table) -> str:
         links = link(question, table)
-        if links.numbers:
-            return f"The small local model cannot compare with a number such as {links.numbers[0]}. {_ADVICE}"
         plan = await _plan(links.pattern)
         operation = OPERATIONS[plan.operation]
-        column = None
+        ranked = _ranked_column(question, links, table)
+        where = [{"column": name, "value": value} for name, value in links.values] if plan.is_filtered else []
+        where += [await _condition(comparison, table, links) for comparison in links.comparisons]
+        arguments: dict[str, Any] = {"name": table.name, "operation": operation}
         if operation != "count":
-            candidates = _candidates(operation, table, links)
+            candidates = _candidates(
+                operation, table, links, {str(condition["column"]) for condition in where}
+            )
             if not candidates:
                 return f"The table {table.name} has no column for {plan.operation!r}."
-            column = await _choose_column(question, candidates)
-        arguments: dict[str, Any] = {"name": table.name, "operation": operation}
-        if column is not None:
-            arguments["column"] = column
-        if plan.is_filtered:
-            arguments["where"] = [{"column": name, "value": value} for name, value in links.values]
-        grouping = [name for name in links.columns if name in table.categories and name != column]
-        if plan.is_grouped and operation != "value_counts" and grouping:
+            arguments["column"] = await _choose_column(question, candidates)
+        if where:
+            arguments["where"] = where
+        grouping = [name for name in links.columns if name in table.categories]
+        grouping = [ranked] if ranked is not None else grouping if plan.is_grouped else []
+        if operation in _COUNTING and ranked is not None:
+            arguments |= {"operation": "value_counts", "column": ranked}
+        elif operation != "value_counts" and grouping and grouping[0] != arguments.get("column"):
             arguments["group_by"] = grouping[0]
-        return await self._word(question, await self._call("query_dataframe", **arguments), arguments)
+        result = await self._call("query_dataframe", **arguments)
+        if ranked is not None and 0 < len(result.get("groups", ())) < _MOST_GROUPS:
+            return _say_ranked(question, result["groups"], arguments)
+        return await self._word(question, result, arguments)
 
     async def _word(self, question: str, result: dict[str, Any], arguments: dict[str, Any]) -> str:
         title = _title(arguments)
@@ -199,17 +234,57 @@ def _mention_count(question: str, table: Table) -> int:
 
 
 async def _choose_column(question: str, candidates: list[str]) -> str:
-    readable = {column.replace("_", " "): column for column in candidates}
+    """Take the column whose name the question says most of; let the model choose between equals."""
+    said = set(words(question))
+    best = max(overlap(column, said) for column in candidates)
+    readable = {column.replace("_", " "): column for column in candidates if overlap(column, said) == best}
     return readable[await _choose(COLUMN, "column", list(readable), question=question)]
 
 
-def _candidates(operation: str, table: Table, links: Links) -> list[str]:
-    if operation in ("nunique", "value_counts"):
-        return [
-            *table.categories,
-            *(name for name in (*table.numbers, *table.others) if name in links.columns),
-        ]
-    return list(table.numbers)
+async def _condition(comparison: Comparison, table: Table, links: Links) -> dict[str, Any]:
+    """Return the condition of a comparison: on the column named beside the number, or elsewhere."""
+    near = [column for column in table.numbers if overlap(column, set(comparison.around))]
+    named = [column for column in table.numbers if column in links.columns]
+    years = [column for column in table.numbers if "year" in words(column)]
+    is_year = comparison.operator == "==" and 1500 <= comparison.number <= 2200
+    candidates = (years if is_year else []) or near or named or list(table.numbers)
+    column = await _choose_column(" ".join(comparison.around), candidates)
+    return {"column": column, "operator": comparison.operator, "value": comparison.number}
+
+
+def _ranked_column(question: str, links: Links, table: Table) -> str | None:
+    """Return the category of which the first or last is asked for: "which species is the heaviest"."""
+    said = words(question)
+    if said[:1] not in (["which"], ["what"]) or not _SUPERLATIVES.keys() & set(said):
+        return None
+    begin = set(said[1:5])
+    named = [name for name in table.categories if name in links.columns and overlap(name, begin)]
+    return named[0] if named else None
+
+
+def _candidates(operation: str, table: Table, links: Links, taken: set[str]) -> list[str]:
+    if operation in ("nunique", "value_counts", "count_missing"):
+        named = [name for name in (*table.numbers, *table.others) if name in links.columns]
+        return [*table.categories, *(name for name in named if name not in taken)]
+    return [name for name in table.numbers if name not in taken] or list(table.numbers)
+
+
+def _say_ranked(question: str, groups: list[dict[str, Any]], arguments: dict[str, Any]) -> str:
+    is_last = any(_SUPERLATIVES.get(word) == "min" for word in words(question))
+    known = [group for group in groups if group["value"] is not None]
+    first = (min if is_last else max)(known, key=lambda group: group["value"], default=None)
+    if first is None:
+        return "No row has a value."
+    return f"{first['group']}, with {_show(first['value'])} ({_title(arguments)})"
+
+
+def _quote(text: str, question: str) -> str:
+    """Return the part of a passage that has most words of the question, as one paragraph."""
+    pieces = [" ".join(piece.split()) for piece in re.split(r"\n\s*\n|(?<=[.!?])\s+|\n(?=[|-])", text)]
+    asked = set(words(question))
+    scores = [len(asked & set(words(piece))) for piece in pieces]
+    best = max(range(len(pieces)), key=lambda index: scores[index])
+    return " ".join(pieces[best : best + _QUOTED_PIECES])[:_MAX_QUOTE]
 
 
 def _predict(task: Task, outputs: Mapping[str, Any]) -> dspy.Predict:
@@ -229,7 +304,10 @@ def _title(arguments: dict[str, Any], *, with_table: bool = True) -> str:
     if with_table:
         title += f" in {arguments['name']}"
     for index, condition in enumerate(arguments.get("where", [])):
-        title += f"{' where' if index == 0 else ' and'} {condition['column']} is {condition['value']}"
+        sign = condition.get("operator", "is")
+        title += (
+            f"{' where' if index == 0 else ' and'} {condition['column']} {sign} {_show(condition['value'])}"
+        )
     return title + (f" per {arguments['group_by']}" if "group_by" in arguments else "")
 
 

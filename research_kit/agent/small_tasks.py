@@ -17,6 +17,8 @@ __all__ = [
     "COLUMN",
     "OPERATIONS",
     "PLAN",
+    "SEARCH",
+    "SEARCH_TOOL",
     "TOOLS",
     "Task",
 ]
@@ -32,8 +34,11 @@ OPERATIONS = {
     "standard deviation": "std",
     "number of different values": "nunique",
     "rows per value": "value_counts",
+    "number of missing values": "count_missing",
 }
 CALCULATE = "calculate"
+SEARCH = "search the documents"
+SEARCH_TOOL = "search_documents"
 TOOLS = {
     "list the variables": "list_variables",
     "describe the columns": "describe_variable",
@@ -77,6 +82,12 @@ CHOOSE_TOOL = Task(
         ("Which airlines occur, and with how many flights each?", "calculate"),
         ("List everything that is defined here.", "list the variables"),
         ("How many female patients are there?", "calculate"),
+        ("Where are the settings of the program kept?", "search the documents"),
+        ("What happens when the disk is full?", "search the documents"),
+        ("Which diagnosis is the most frequent?", "calculate"),
+        ("How do I install the package?", "search the documents"),
+        ("How many patients are older than 60?", "calculate"),
+        ("What does the option verbose do?", "search the documents"),
     ),
 )
 
@@ -126,6 +137,17 @@ PLAN = Task(
         ("What is the cheapest NUMBER?", "smallest", "all", "none"),
         ("How many NUMBER were carried by VALUE in total?", "total", "VALUE", "none"),
         ("What is the largest NUMBER per CATEGORY?", "largest", "all", "CATEGORY"),
+        ("How many ROWS have VALUE NUMBER?", "number of rows", "VALUE", "none"),
+        ("How many ROWS have no NUMBER?", "number of missing values", "all", "none"),
+        ("Which CATEGORY has the highest average NUMBER?", "average", "all", "CATEGORY"),
+        ("Which CATEGORY has the most ROWS?", "rows per value", "all", "CATEGORY"),
+        ("How many ROWS weigh VALUE kilos?", "number of rows", "VALUE", "none"),
+        ("Which CATEGORY is the most common?", "rows per value", "all", "CATEGORY"),
+        ("What is the average NUMBER of ROWS with VALUE NUMBER?", "average", "VALUE", "none"),
+        ("How many ROWS miss a CATEGORY?", "number of missing values", "all", "none"),
+        ("Which CATEGORY carried the largest NUMBER?", "largest", "all", "CATEGORY"),
+        ("Which CATEGORY is the tallest on average?", "average", "all", "CATEGORY"),
+        ("How many different CATEGORY do the ROWS have?", "number of different values", "all", "none"),
     ),
 )
 

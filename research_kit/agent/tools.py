@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from research_kit.agent.connection import Connection, HttpTarget
+from research_kit.agent.connection import LOG_MARK, Connection, HttpTarget
 from research_kit.agent.loop import agent_loop
 from research_kit.agent.outcomes import ToolOutcome, ToolProgress, read_outcome
 from research_kit.config import load_settings
@@ -32,7 +32,7 @@ __all__ = ["OnProgress", "ToolServer", "is_read_only"]
 T = TypeVar("T")
 OnProgress = Callable[[ToolProgress], None]
 
-_LOG_TAIL_BYTES = 500
+_LOG_TAIL_CHARACTERS = 500
 # What a server may ask of a client that offers it; both are refused, in the words of either side.
 _UNANSWERED = {"elicitation": "the user something", "sampling": "the client's language model something"}
 
@@ -316,7 +316,10 @@ def _leaf_text(error: BaseException) -> str:
 
 
 def _tail(path: Path) -> str:
+    """Return the end of what the program said since its last start."""
     try:
-        return path.read_bytes()[-_LOG_TAIL_BYTES:].decode("utf-8", "replace").strip()
+        text = path.read_text(encoding="utf-8", errors="replace")
     except OSError:
         return ""
+    _, mark, last = text.rpartition(LOG_MARK)
+    return (last.partition("\n")[2] if mark else text)[-_LOG_TAIL_CHARACTERS:].strip()

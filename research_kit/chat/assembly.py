@@ -29,6 +29,7 @@ from research_kit.agent import (
     list_tool_states,
     resolve_lm,
 )
+from research_kit.agent.papers import is_papers
 from research_kit.instrumentation import instrument_dspy
 
 __all__ = ["Assembly", "assemble", "main_namespace"]
@@ -101,7 +102,7 @@ def _usable_servers(choice: LMChoice, servers: list[ToolServer]) -> tuple[list[T
     configured, broken = configured_servers(Path.cwd())
     if choice.is_local:
         # It calls the built-in tools only, so no foreign program is started for it.
-        configured, broken = [], []
+        configured, broken = [server for server in configured if is_papers(server)], []
     servers = [*servers, *configured]
     states = list_tool_states(servers)
     usable = [server for server, state in zip(servers, states, strict=True) if state.problem is None]

@@ -14,6 +14,7 @@ from pathlib import Path
 from research_kit.cli.doctor import add_doctor_command
 from research_kit.cli.init_project import add_init_command
 from research_kit.cli.store_commands import add_store_commands, print_store
+from research_kit.cli.tool_server_commands import add_tool_server_commands
 from research_kit.cli.transfer_commands import add_transfer_commands
 from research_kit.config import load_settings
 from research_kit.errors import ResearchKitError
@@ -56,6 +57,7 @@ def build_parser() -> argparse.ArgumentParser:
     deliver.add_argument("--timeout", type=float, default=60.0, help="how long to try, in seconds")
     deliver.set_defaults(run=_deliver)
     add_transfer_commands(commands)
+    add_tool_server_commands(commands)
     run = commands.add_parser("run", help="execute one notebook and say how it ended")
     run.add_argument("notebook", type=Path)
     run.add_argument("--output", type=Path, help="where the executed copy goes")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import dspy
@@ -20,6 +21,7 @@ from research_kit.agent import (
     build_assistant,
     build_kernel_server,
 )
+from research_kit.agent.papers.server import build_papers_server
 from research_kit.agent.small_assistant import is_grounded
 from research_kit.errors import ToolError
 
@@ -95,6 +97,62 @@ def test_small_assistant_states_groups_itself(lm_server: ScriptedLM, kernel: Too
     assert "Bergen: 2, Oslo: 1" in small(question="How many boats are in each harbour?").answer
 
 
+@pytest.mark.parametrize(
+    ("question", "replies", "answer"),
+    [
+        (
+            "How many boats have a length of more than 11?",
+            ['{"tool": "calculate"}', '{"operation": "number of rows", "rows": "VALUE"}', '{"answer": "x"}'],
+            "Number of rows in boats where length_m > 11: 2.",
+        ),
+        (
+            "Which harbour has the fewest boats?",
+            ['{"tool": "calculate"}', '{"operation": "rows per value", "rows": "all", "per": "CATEGORY"}'],
+            "Oslo, with 1 (rows per value of harbour in boats)",
+        ),
+        (
+            "Which harbour has the longest boats on average?",
+            ['{"tool": "calculate"}', '{"operation": "average", "rows": "all", "per": "none"}'],
+            "Bergen, with 20 (average of length m in boats per harbour)",
+        ),
+        (
+            "How many boats have no harbour?",
+            [
+                '{"tool": "calculate"}',
+                '{"operation": "number of missing values", "rows": "all", "per": "none"}',
+                '{"answer": "x"}',
+            ],
+            "Number of missing values of harbour in boats: 0.",
+        ),
+    ],
+    ids=["comparison", "fewest", "highest-average", "missing"],
+)
+def test_small_assistant_compares_and_ranks(
+    lm_server: ScriptedLM, kernel: ToolServer, question: str, replies: list[str], answer: str
+) -> None:
+    """Numbers and superlatives of the question become conditions and the first of a group, by rule."""
+    lm_server.script(*replies)
+    assert assistant(lm_server, kernel, is_local=True)(question=question).answer == answer
+
+
+def test_small_assistant_quotes_documents(
+    lm_server: ScriptedLM, kernel: ToolServer, variables: dict[str, Any], tmp_path: Path
+) -> None:
+    """What names nothing of a table may be looked up; the answer is a quotation with its citation."""
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "boats.md").write_text("# Care\n\nOars are oiled in spring. Sails are dried.")
+    papers = ToolServer("papers", build_papers_server(tmp_path / "docs", tmp_path / "index"))
+    lm = dspy.LM("openai/scripted", api_base=lm_server.base_url, api_key="x", cache=False)
+    choice = LMChoice(lm=lm, name="x", reason="test", is_local=True)
+    small = build_assistant(choice, as_dspy_tools(kernel, papers))
+    lm_server.script('{"tool": "search the documents"}')
+    answer = small(question="When are the oars oiled?").answer
+    assert answer == '> Oars are oiled in spring. Sails are dried.\n\nboats.md, "Care", lines 1-3'
+    lm_server.script('{"tool": "search the documents"}')
+    assert small(question="Where is the xylophone?").answer == "The documents say nothing about this."
+    papers.close()
+
+
 def test_small_assistant_lists_and_describes(lm_server: ScriptedLM, kernel: ToolServer) -> None:
     """The other two tools are chosen and their results stated."""
     small = assistant(lm_server, kernel, is_local=True)
@@ -109,8 +167,7 @@ def test_small_assistant_says_what_it_cannot_do(
 ) -> None:
     """A question beyond its means is declined with advice, and an empty notebook is said to be empty."""
     small = assistant(lm_server, kernel, is_local=True)
-    lm_server.script('{"tool": "calculate"}')
-    assert "RESEARCH_KIT_LM" in small(question="How many boats are longer than 11 m?").answer
+    assert "RESEARCH_KIT_LM" in small(question="How many boats are there? " * 30).answer
     variables.clear()
     lm_server.script('{"tool": "calculate"}')
     assert "no DataFrame" in small(question="How many boats are there?").answer

@@ -73,9 +73,15 @@ def query(kernel: ToolServer, **arguments: Any) -> ToolOutcome:
 
 
 def test_all_tools_are_read_only(kernel: ToolServer) -> None:
-    """Each of the three tools says that it changes nothing."""
+    """Each of the tools says that it changes nothing."""
     tools = kernel.list_tools()
-    assert {tool.name for tool in tools} == {"list_variables", "describe_variable", "query_dataframe"}
+    assert {tool.name for tool in tools} == {
+        "list_variables",
+        "describe_variable",
+        "query_dataframe",
+        "query_sql",
+        "plot_dataframe",
+    }
     assert all(is_read_only(tool) for tool in tools)
 
 

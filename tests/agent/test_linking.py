@@ -45,9 +45,23 @@ def test_values_of_two_columns_are_both_found() -> None:
     assert set(links.values) == {("origin", "New York"), ("target", "Bergen")}
 
 
-def test_numbers_are_kept_apart() -> None:
-    """A number that is no value of the table is reported, not linked."""
-    assert link("How many voyages are longer than 50.5 km in 2007?", TABLE).numbers == ("50.5", "2007")
+@pytest.mark.parametrize(
+    ("question", "expected"),
+    [
+        ("How many voyages are longer than 50.5 km in 2007?", [(">", 50.5), ("==", 2007.0)]),
+        ("How many voyages cost at least 10?", [(">=", 10.0)]),
+        ("How many voyages are shorter than 7 km?", [("<", 7.0)]),
+        ("What is the mean price of at most 3 km?", [("<=", 3.0)]),
+        ("How many voyages are over -2?", [(">", -2.0)]),
+        ("How many voyages had 5 stops?", [("==", 5.0)]),
+        ("How many voyages has Q4?", []),
+    ],
+)
+def test_numbers_are_comparisons(question: str, expected: list[tuple[str, float]]) -> None:
+    """A number that is no value of the table is compared with, as the words before it say."""
+    links = link(question, TABLE)
+    assert [(found.operator, found.number) for found in links.comparisons] == expected
+    assert links.pattern.count("VALUE") == len(expected)
 
 
 @pytest.mark.parametrize(
@@ -55,6 +69,7 @@ def test_numbers_are_kept_apart() -> None:
     [
         ("Body_mass in Grams", ["body", "mass", "in", "gram"]),
         ("species", ["species"]),
+        ("petalLength", ["petal", "length"]),
         ("boxes", ["box"]),
         ("?", []),
     ],

@@ -22,6 +22,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from research_kit.agent.catalog import configured_servers, list_tool_states
 from research_kit.agent.connection import HttpTarget
 from research_kit.agent.mcp_config import ConfiguredServer, find_mcp_config, read_mcp_config
+from research_kit.agent.papers import is_papers
 from research_kit.agent.tools import ToolServer
 from research_kit.errors import ConfigError, ToolError
 
@@ -190,3 +191,23 @@ def test_states_of_configured_servers(tmp_path: Path) -> None:
     assert [(state.name, state.tools) for state in wrong] == [("wrong", ())]
     for server in servers:
         server.close()
+
+
+def test_own_command_is_this_installation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`research-kit` in the file needs no PATH, reads folders relative to the file, and has our settings."""
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "a.md").write_text("# Title\nKrill is small.")
+    entry = {"command": "research-kit", "args": ["papers", "docs"], "env": {"RESEARCH_KIT_USER": "ann"}}
+    cache = str(tmp_path / "cache")
+    server = read(tmp_path / "mcp.json", {"papers": entry}, RESEARCH_KIT_CACHE_DIR=cache, SECRET="x")[
+        "papers"
+    ]
+    assert isinstance(server.target, StdioServerParameters)
+    assert server.target.command == sys.executable
+    assert server.target.env == {"RESEARCH_KIT_CACHE_DIR": cache, "RESEARCH_KIT_USER": "ann"}
+    monkeypatch.setenv("PATH", "")
+    documents = ToolServer("papers", server.target)
+    assert is_papers(documents)
+    assert not is_papers(ToolServer("web", "http://127.0.0.1:9/mcp"))
+    assert documents.call_tool("list_documents").text == "a.md (1 passages)"
+    documents.close()

@@ -6,10 +6,12 @@ import base64
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Annotated
 
 import pytest
 from mcp import StdioServerParameters
 from mcp.server.mcpserver import MCPServer
+from mcp.server.mcpserver.resolve import Elicit, Resolve
 from mcp.types import (
     AudioContent,
     CallToolResult,
@@ -21,10 +23,24 @@ from mcp.types import (
     Tool,
     ToolAnnotations,
 )
+from pydantic import BaseModel
 
 from research_kit.agent import ToolProgress, ToolRequest, ToolServer, agent_loop, as_dspy_tools
 from research_kit.agent.outcomes import read_outcome
 from research_kit.errors import ToolError
+
+
+class Colour(BaseModel):
+    name: str
+
+
+def which_colour() -> Elicit[Colour]:
+    return Elicit("Which colour?", Colour)
+
+
+async def paint(colour: Annotated[Colour, Resolve(which_colour)]) -> str:
+    return colour.name
+
 
 SCRIPT = str(Path(__file__).with_name("stdio_server.py"))
 PNG = base64.b64encode(b"\x89PNG and so on").decode()
@@ -59,13 +75,29 @@ def test_pictures_come_beside_the_text(practice: ToolServer) -> None:
 
 
 @pytest.mark.parametrize(
-    ("tool", "wish"), [("ask_user", "asks the user something"), ("ask_model", "asks the client's language")]
+    ("tool", "wish"),
+    [
+        ("ask_user", "asks the user something"),
+        ("ask_to_open", "asks the user something"),
+        ("ask_model", "asks the client's language"),
+    ],
 )
 def test_questions_of_a_server_are_refused_clearly(practice: ToolServer, tool: str, wish: str) -> None:
     """A tool that wants an answer from the user or the model says so in its error; the next call works."""
     with pytest.raises(ToolError, match=f"{wish}.*not answered here"):
         practice.call_tool(tool)
     assert practice.call_tool("add", {"a": 1, "b": 1}).text == "2"
+
+
+def test_questions_in_the_newer_protocol_are_refused_clearly() -> None:
+    """A tool that asks instead of answering, to be called again with the answer, is refused the same way."""
+    memory: MCPServer[None] = MCPServer("memory")
+
+    memory.add_tool(paint)
+    server = ToolServer("memory", memory)
+    with pytest.raises(ToolError, match=r"asks the user something.*not answered here"):
+        server.call_tool("paint")
+    server.close()
 
 
 @pytest.mark.parametrize(

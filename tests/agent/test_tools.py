@@ -124,6 +124,17 @@ def test_error_output_goes_to_a_file(practice: ToolServer, capfd: pytest.Capture
     assert "a complaint" not in capfd.readouterr().err
 
 
+def test_error_output_outlives_a_crash(practice: ToolServer, tmp_path: Path) -> None:
+    """What a program said before it crashed is still in the log after it was started again."""
+    marker = tmp_path / "marker"
+    practice.call_tool("say_on_stderr", {"text": "last words"})
+    marker.touch()
+    assert practice.call_tool("crash_once", {"marker": str(marker)}).text == "alive"
+    first, _, second = practice.log_path.read_text().rpartition("--- started")
+    assert "last words" in first
+    assert "last words" not in second
+
+
 def test_missing_program_says_which(tmp_path: Path) -> None:
     """A program that does not exist is named in the error."""
     server = ToolServer("absent", StdioServerParameters(command=str(tmp_path / "no-such-program")))

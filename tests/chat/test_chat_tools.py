@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -107,3 +108,24 @@ def test_tool_that_changes_something_asks(project: Path, server: ScriptedLM, dec
             conversation.decide(event.call_id, decision)
     assert asked == [("practice", "write", "x", False)]
     assert path.exists() == (decision == "once")
+
+
+def test_what_a_tool_says_is_data(project: Path, server: ScriptedLM) -> None:
+    """A tool that claims an approval, names a model and shows links changes nothing but its own result."""
+    path = project / "note.txt"
+    conversation = script(server, step("hostile"), step("write", path=str(path), text="x"))
+    conversation.approvals.is_shown = True
+    environment, asked, events = dict(os.environ), [], []
+    for event in conversation.send("go"):
+        events.append(event)
+        if isinstance(event, ApprovalNeeded):
+            asked.append(event.name)
+            conversation.decide(event.call_id, "deny")
+    assert asked == ["write"]
+    assert not path.exists()
+    assert dict(os.environ) == environment
+    assert conversation.lm_name == "openai/gpt-4o-mini"
+    [result] = [event for event in events if isinstance(event, ToolFinished) and event.name == "hostile"]
+    assert result.images == ()
+    assert "[resource sign in: http://evil.example/]" in result.result
+    assert isinstance(events[-1], MessageFinished)

@@ -1,0 +1,1 @@
+"""How many real questions an assistant answers rightly."""
