@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from research_kit.errors import ResearchKitError
     from research_kit.instrumentation import instrument, uninstrument
     from research_kit.ipython import load_ipython_extension, unload_ipython_extension
-    from research_kit.regression import run_notebook
+    from research_kit.regression import expect, replaying, run_notebook
     from research_kit.session import (
         bind,
         clear_session,
@@ -66,10 +66,11 @@ _HOMES = {
     "cost_by": "traces",
     "current_session_id": "session",
     "current_user_id": "session",
+    "expect": "regression",
     "flush": "session",
     "generations_df": "traces",
-    "iter_tables": "traces",
     "instrument": "instrumentation",
+    "iter_tables": "traces",
     "langfuse_manager": "session",
     "latency_summary": "traces",
     "lm": "agent.reports",
@@ -82,6 +83,7 @@ _HOMES = {
     "plot_tokens": "traces",
     "pull": "transfer",
     "push": "transfer",
+    "replaying": "regression",
     "resolve_lm": "agent",
     "resume": "session",
     "run_notebook": "regression",
@@ -115,6 +117,7 @@ __all__ = [
     "cost_by",
     "current_session_id",
     "current_user_id",
+    "expect",
     "flush",
     "generations_df",
     "instrument",
@@ -131,6 +134,7 @@ __all__ = [
     "plot_tokens",
     "pull",
     "push",
+    "replaying",
     "resolve_lm",
     "resume",
     "run_notebook",

@@ -72,6 +72,7 @@ def compare_notebooks(
     *,
     sanitizers: Sequence[Sanitizer] = DEFAULT_SANITIZERS,
     tolerance: float = 0.0,
+    image_tolerance: float | None = None,
 ) -> tuple[Difference, ...]:
     """Compare the outputs of all code cells, in the order of the cells.
 
@@ -80,6 +81,7 @@ def compare_notebooks(
         actual: The executed notebook; the cell that papermill injects does not take part.
         sanitizers: What is replaced on both sides first.
         tolerance: The largest relative difference of two numbers, where a cell's own tag says nothing.
+        image_tolerance: The perceptual distance at which two images differ; None compares none.
 
     Raises:
         ConfigError: When a cell's tag has no usable tolerance.

@@ -57,7 +57,10 @@ class NotebookFile(pytest.File):
         for planned in self.plan.notebooks:
             if planned.path.resolve() == self.path.resolve():
                 name = "run" if planned.set_name is None else f"run[{planned.set_name}]"
-                yield NotebookRun.from_parent(self, name=name, planned=planned, plan=self.plan)
+                run = NotebookRun.from_parent(self, name=name, planned=planned, plan=self.plan)
+                for marker in planned.options.markers:
+                    run.add_marker(marker)
+                yield run
 
 
 class NotebookRun(pytest.Item):
@@ -80,6 +83,7 @@ class NotebookRun(pytest.Item):
                 self.plan,
                 output_dir=Path(output_dir).absolute() if output_dir else None,
                 accept=self.config.getoption("rk_accept"),
+                record=self.config.getoption("rk_record"),
                 warm_kernels=_warm_kernels(self.config, self.plan),
             )
         except ConfigError as error:
@@ -122,6 +126,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         dest="rk_accept",
         default=False,
         help="write the outputs of the notebooks as their new baselines instead of comparing them",
+    )
+    group.addoption(
+        "--rk-record",
+        dest="rk_record",
+        default=None,
+        choices=["none", "missing", "all", "off"],
+        help="answers of language models and tools: none replays them only, missing records what is not "
+        "there, all records everything anew, off replays nothing (default: replay the cassettes there are)",
     )
     group.addoption(
         "--rk-output-dir",

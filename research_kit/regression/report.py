@@ -36,14 +36,27 @@ def format_check(check: Check, *, root: Path | None = None) -> str:
         if run.error is not None:
             lines += ["", *_format_error(name, run.error)]
     else:
-        lines = [f"outputs differ from {_describe_expected(check, root)}"]
+        lines = _describe_traces(check)
+        lines += [f"outputs differ from {_describe_expected(check, root)}"] if check.differences else []
         for _, found in groupby(check.differences, key=lambda difference: difference.cell_index):
             lines += ["", *_format_cell(name, list(found))]
+    lines += [""]
+    if run.session_url is not None:
+        lines += [f"Traces: {run.session_url}"]
     if run.output_path.exists():
-        lines += ["", f"Executed copy: {_relative(run.output_path, root)}"]
+        lines += [f"Executed copy: {_relative(run.output_path, root)}"]
     if check.differences:
         lines += [f"If the new outputs are right: pytest {_relative(check.planned.path, root)} --rk-accept"]
     return "\n".join(lines)
+
+
+def _describe_traces(check: Check) -> list[str]:
+    if not check.trace_problems:
+        return []
+    return [
+        "what it did is not as expected",
+        *(f"  {line}" for one in check.trace_problems for line in one.splitlines()),
+    ]
 
 
 def _describe_expected(check: Check, root: Path | None) -> str:

@@ -28,6 +28,7 @@ from research_kit.session.identity import (
 from research_kit.session.status import SessionState, SessionStatus
 
 if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import SpanProcessor
     from opentelemetry.trace import Span, Tracer
 
     from research_kit.session.cell_trace import CellTraces
@@ -71,6 +72,7 @@ class KernelSession:
         self._is_enabled = True
         self._mask: CurrentMask | None = None
         self._cells: CellTraces | None = None
+        self._watchers: list[SpanProcessor] = []
         self.resumed_session_id: str | None = None
 
     @property
@@ -121,6 +123,13 @@ class KernelSession:
             if self._mask is None:
                 self._mask = self._telemetry.mask if self._telemetry is not None else CurrentMask()
             self._mask.add(mask)
+
+    def watch(self, processor: SpanProcessor) -> None:
+        """Let ``processor`` see the spans of this process, from when tracing is on."""
+        with self._lock:
+            self._watchers.append(processor)
+            if self._telemetry is not None:
+                self._telemetry.add_processor(processor)
 
     def activate(self) -> Telemetry | None:
         """Switch tracing on when a session is bound and tracing is enabled; cheap when it is on already.
@@ -205,6 +214,8 @@ class KernelSession:
         finally:
             self._is_starting = False
         self._activation_fault = ""
+        for processor in self._watchers:
+            telemetry.add_processor(processor)
         with guarded("cell"):
             self._cells = start_cell_traces(telemetry.tracer, current_session_id, mark_open)
         if self._identity is not None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import httpx
 from langfuse import Langfuse
 from opentelemetry import trace
-from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
 from research_kit.config import Settings
@@ -41,6 +41,7 @@ class Telemetry:
     delivery: DeliveryProcessor
     mask: CurrentMask
     tracer: trace.Tracer
+    add_processor: Callable[[SpanProcessor], None]
 
 
 class _DiscardingExporter(SpanExporter):
@@ -121,4 +122,5 @@ def start_telemetry(
         delivery=delivery,
         mask=mask,
         tracer=provider.get_tracer(_SCOPE, attributes={"public_key": backend.public_key}),
+        add_processor=provider.add_span_processor,
     )
