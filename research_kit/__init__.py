@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from research_kit.errors import ResearchKitError
     from research_kit.instrumentation import instrument, uninstrument
     from research_kit.ipython import load_ipython_extension, unload_ipython_extension
-    from research_kit.regression import expect, replaying, run_notebook
+    from research_kit.regression import compare_runs, expect, replaying, run_notebook, runs_df
     from research_kit.session import (
         bind,
         clear_session,
@@ -63,6 +63,7 @@ _HOMES = {
     "cells_df": "traces",
     "chat": "chat",
     "clear_session": "session",
+    "compare_runs": "regression",
     "cost_by": "traces",
     "current_session_id": "session",
     "current_user_id": "session",
@@ -87,6 +88,7 @@ _HOMES = {
     "resolve_lm": "agent",
     "resume": "session",
     "run_notebook": "regression",
+    "runs_df": "regression",
     "score": "session",
     "scores_df": "traces",
     "sessions_df": "traces",
@@ -114,6 +116,7 @@ __all__ = [
     "cells_df",
     "chat",
     "clear_session",
+    "compare_runs",
     "cost_by",
     "current_session_id",
     "current_user_id",
@@ -138,6 +141,7 @@ __all__ = [
     "resolve_lm",
     "resume",
     "run_notebook",
+    "runs_df",
     "score",
     "scores_df",
     "sessions_df",

@@ -11,8 +11,10 @@ if TYPE_CHECKING:
     from research_kit.regression.compare import Difference, compare_notebooks
     from research_kit.regression.expectations import Expectations, UnmetExpectationError
     from research_kit.regression.expecting import expect
+    from research_kit.regression.history import compare_runs, runs_df
     from research_kit.regression.plan import NotebookPlan, Plan, find_plan, load_plan
     from research_kit.regression.player import CassetteMissError, Player, replaying
+    from research_kit.regression.repeats import Repeats, repeat_check
     from research_kit.regression.report import format_check
     from research_kit.regression.run import RunResult, run_notebook
     from research_kit.regression.sanitize import DEFAULT_SANITIZERS, Sanitizer
@@ -28,19 +30,23 @@ __all__ = [
     "NotebookPlan",
     "Plan",
     "Player",
+    "Repeats",
     "RunResult",
     "Sanitizer",
     "TraceFacts",
     "UnmetExpectationError",
     "check_notebook",
     "compare_notebooks",
+    "compare_runs",
     "expect",
     "find_expectation",
     "find_plan",
     "format_check",
     "load_plan",
+    "repeat_check",
     "replaying",
     "run_notebook",
+    "runs_df",
     "write_baseline",
 ]
 
@@ -55,19 +61,23 @@ _MODULE_OF = {
     "NotebookPlan": "plan",
     "Plan": "plan",
     "Player": "player",
+    "Repeats": "repeats",
     "RunResult": "run",
     "Sanitizer": "sanitize",
     "TraceFacts": "trace_facts",
     "UnmetExpectationError": "expectations",
     "check_notebook": "check",
     "compare_notebooks": "compare",
+    "compare_runs": "history",
     "expect": "expecting",
     "find_expectation": "baseline",
     "find_plan": "plan",
     "format_check": "report",
     "load_plan": "plan",
+    "repeat_check": "repeats",
     "replaying": "player",
     "run_notebook": "run",
+    "runs_df": "history",
     "write_baseline": "baseline",
 }
 

@@ -56,6 +56,11 @@ class Check:
         is_as_expected = self.accepted_path is not None or not self.differences
         return self.run.outcome == "passed" and is_as_expected and not self.trace_problems
 
+    @property
+    def verdict(self) -> str:
+        """The outcome of the run, or ``differs`` when it passed and is not as expected."""
+        return "differs" if self.run.outcome == "passed" and not self.is_passed else self.run.outcome
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckOptions:

@@ -55,6 +55,7 @@ class Difference:
         expected: The accepted text, sanitized; None when there was no such output.
         actual: The text of this run, sanitized; None when there was no such output.
         diff: A unified diff, expected as ``-`` and actual as ``+``.
+        image: A picture of the difference of two images, as a PNG in base64; empty without one.
     """
 
     cell_index: int
@@ -64,6 +65,7 @@ class Difference:
     expected: str | None
     actual: str | None
     diff: str
+    image: str = ""
 
 
 def compare_notebooks(

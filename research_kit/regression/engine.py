@@ -41,6 +41,7 @@ _TOO_MUCH_OUTPUT = (
 # After the reply of a cell its outputs are still on their way; on a busy machine longer than nbclient's 4 s.
 _OUTPUTS_WAIT_S = 20
 _INTERRUPT_WAIT_S = 2.0
+_LAST_OUTPUT_CHARS = 500
 # The path of a socket has at most 103 characters on some platforms; a longer TMPDIR leaves the ports.
 _SOCKET_DIR_CHARS = 80
 
@@ -62,6 +63,7 @@ class CellError:
         error_name: The class of the exception, or our own word for a timeout, a dead kernel, too much output.
         error_value: Its message.
         traceback: The kernel's traceback without terminal colours; empty when there is none.
+        last_output: The end of what the cell wrote before; empty when it wrote nothing.
     """
 
     cell_index: int
@@ -70,6 +72,7 @@ class CellError:
     error_name: str
     error_value: str
     traceback: str
+    last_output: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -243,6 +246,7 @@ class RegressionClient(PapermillNotebookClient):  # type: ignore[misc]  # paperm
             error_name=name,
             error_value=strip_colours(value),
             traceback=strip_colours(traceback),
+            last_output=_last_output(cell),
         )
 
     def _interrupt(self, cell: NotebookNode) -> str:
@@ -287,6 +291,11 @@ def register_engine() -> None:
 def _find_traceback(cell: NotebookNode) -> str:
     errors = [output for output in cell.outputs if output.output_type == "error"]
     return "\n".join(errors[-1].traceback) if errors else ""
+
+
+def _last_output(cell: NotebookNode) -> str:
+    texts = [output.text for output in cell.outputs if output.output_type == "stream"]
+    return strip_colours("".join(texts))[-_LAST_OUTPUT_CHARS:].strip()
 
 
 def _count_output(content: Mapping[str, Any]) -> int:

@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from time import monotonic
+from time import monotonic, time
 from typing import IO, Literal
 
 import papermill
@@ -82,6 +82,7 @@ class RunResult:
         session_url: The session's page; None when unknown.
         facts: What its traces say; None when nothing was watched, or the kernel died.
         replay: What its cassette says; None when there was none.
+        start_time_s: When it began, in seconds since 1970.
     """
 
     path: Path
@@ -95,6 +96,7 @@ class RunResult:
     session_url: str | None = None
     facts: TraceFacts | None = None
     replay: ReplayFacts | None = None
+    start_time_s: float = 0.0
 
 
 def run_notebook(
@@ -142,6 +144,7 @@ def execute_run(path: Path, output_path: Path, options: RunOptions) -> RunResult
         error=None,
         duration_s=0.0,
         parameters=dict(options.parameters),
+        start_time_s=time(),
     )
     try:
         notebook = read_notebook(path)
