@@ -29,6 +29,7 @@ _BENCHMARKS = {
     "store": "store_speed",
     "panel": "panel_speed",
     "peers": "peers",
+    "notebooks": "notebooks",
 }
 _PACKAGES = ("research-kit", "langfuse", "opentelemetry-sdk", "pandas", "ipython")
 _HEADINGS = ("", "median", "unit", "ratio", "against", "goal", "reached")

@@ -184,7 +184,12 @@ def _compare(case: _Case, check: Check) -> Check:
 def _accept(case: _Case, check: Check) -> Check:
     compared = _compare(case, check)
     planned, facts = case.planned, check.run.facts
-    path = write_baseline(read_notebook(check.run.output_path), planned, sanitizers=case.plan.sanitizers)
+    path = write_baseline(
+        read_notebook(check.run.output_path),
+        planned,
+        sanitizers=case.plan.sanitizers,
+        keeps_images=case.plan.image_tolerance is not None,
+    )
     if facts is not None and facts.observation_count:
         write_trace_baseline(planned.trace_baseline_path, facts)
     return replace(compared, accepted_path=path, changed_count=len(compared.differences))

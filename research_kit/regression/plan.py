@@ -47,6 +47,7 @@ _KEYS = (
     "replay_latency",
     "trace_tolerance",
     "temporary_cwd",
+    "images",
     "image_tolerance",
 )
 
@@ -166,10 +167,15 @@ def load_plan(pyproject: Path) -> Plan:
         replays_latency=table.flag("replay_latency", default=False),
         trace_tolerance=table.fraction("trace_tolerance", default=0.1),
         is_cwd_temporary=table.flag("temporary_cwd", default=False),
-        image_tolerance=table.fraction("image_tolerance", default=0.0)
-        if "image_tolerance" in values
+        image_tolerance=table.fraction("image_tolerance", default=0.1)
+        if table.flag("images", default=True)
         else None,
     )
+
+
+def _image_tolerance(table: Table) -> float | None:
+    tolerance = table.fraction("image_tolerance", default=0.1)
+    return tolerance if table.flag("images", default=True) else None
 
 
 _REMEDY = f'Add [{TABLE}] with notebooks = ["notebooks/*.ipynb"].'
