@@ -134,6 +134,7 @@ def _run(case: _Case, warm_kernels: WarmKernels | None) -> RunResult:
             warm_kernels=warm_kernels,
             order=order_run(planned, plan, case.options.record),
             cwd=cwd,
+            memory_limit_mb=own.memory_limit_mb or plan.memory_limit_mb,
         )
         return execute_run(planned.path, folder / f"{planned.name}.ipynb", options)
 

@@ -28,6 +28,7 @@ from research_kit.regression.cells import read_options
 from research_kit.regression.engine_text import strip_colours
 from research_kit.regression.kernel_client import ReadyClient
 from research_kit.regression.kernel_side import KernelSide, RunOrder
+from research_kit.regression.memory_limit import limit_memory
 from research_kit.regression.warm_kernels import WarmKernels
 
 __all__ = ["ENGINE_NAME", "CellError", "Execution", "RegressionEngine", "RunOptions", "register_engine"]
@@ -87,6 +88,7 @@ class RunOptions:
         warm_kernels: Where the kernel is taken from; None starts one.
         order: The session that the kernel is bound to, and the cassette that it replays; None neither.
         cwd: The folder that the kernel runs in; None is that of the notebook.
+        memory_limit_mb: How much memory the kernel may ask for, in megabytes; None sets no limit.
     """
 
     parameters: Mapping[str, object]
@@ -96,6 +98,7 @@ class RunOptions:
     warm_kernels: WarmKernels | None = None
     order: RunOrder | None = None
     cwd: Path | None = None
+    memory_limit_mb: float | None = None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -154,6 +157,8 @@ class RegressionClient(PapermillNotebookClient):  # type: ignore[misc]  # paperm
             cwd=str(execution.cwd), stdout=execution.stderr, stderr=execution.stderr, **kwargs
         ):
             execution.has_started = True
+            if execution.options.memory_limit_mb is not None:
+                limit_memory(self.km.provisioner.pid, execution.options.memory_limit_mb)
             # papermill asks the kernel after the last cell and waits without limit; its specification knows.
             self.nb.metadata.setdefault("language_info", {"name": self.km.kernel_spec.language})
             side = KernelSide(self.kc, execution.options.order)

@@ -30,6 +30,7 @@ _KEYS = (
     "environment",
     "markers",
     "matrix",
+    "memory_limit_mb",
     "notebook_timeout_s",
     "parameter_sets",
     "parameters",
@@ -50,6 +51,7 @@ class NotebookOptions:
     notebook_timeout_s: float | None = None
     tolerance: float | None = None
     temporary_cwd: bool | None = None
+    memory_limit_mb: float | None = None
     record: ReplayMode | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
     markers: tuple[str, ...] = ()
@@ -90,6 +92,7 @@ def read_options(where: str, values: Mapping[str, Any], budgets: Mapping[str, An
         notebook_timeout_s=reading.number("notebook_timeout_s"),
         tolerance=reading.number("tolerance", is_zero_allowed=True),
         temporary_cwd=reading.flag("temporary_cwd"),
+        memory_limit_mb=reading.number("memory_limit_mb"),
         record=reading.record(),
         environment=reading.environment(),
         markers=reading.names("markers"),

@@ -47,6 +47,7 @@ _KEYS = (
     "replay_latency",
     "trace_tolerance",
     "temporary_cwd",
+    "memory_limit_mb",
     "images",
     "image_tolerance",
 )
@@ -110,6 +111,7 @@ class Plan:
         replays_latency: Whether replayed answers take as long as the recorded ones.
         trace_tolerance: By which part cost and tokens may exceed the accepted ones.
         is_cwd_temporary: Whether notebooks run in a temporary copy of their folder.
+        memory_limit_mb: How much memory a kernel may ask for, in megabytes; None sets no limit.
         image_tolerance: The perceptual distance at which two images differ, from 0 to 1; None compares none.
     """
 
@@ -127,6 +129,7 @@ class Plan:
     trace_tolerance: float = 0.1
     is_cwd_temporary: bool = False
     image_tolerance: float | None = None
+    memory_limit_mb: float | None = None
 
 
 def find_plan(path: Path) -> Path | None:
@@ -167,9 +170,8 @@ def load_plan(pyproject: Path) -> Plan:
         replays_latency=table.flag("replay_latency", default=False),
         trace_tolerance=table.fraction("trace_tolerance", default=0.1),
         is_cwd_temporary=table.flag("temporary_cwd", default=False),
-        image_tolerance=table.fraction("image_tolerance", default=0.1)
-        if table.flag("images", default=True)
-        else None,
+        image_tolerance=_image_tolerance(table),
+        memory_limit_mb=table.amount("memory_limit_mb"),
     )
 
 

@@ -204,6 +204,8 @@ def _execute(result: RunResult, notebook: NotebookNode, execution: Execution) ->
     except KernelRefusedError as error:
         return _not_started(result, str(error))
     except (RuntimeError, OSError) as error:
+        if execution.has_started and isinstance(error, OSError):
+            return _unsaved(result, execution, error)
         if execution.has_started:
             raise
         cause = f"{error}{_quote_tail(execution.stderr)}"
@@ -227,6 +229,14 @@ def _papermill(result: RunResult, execution: Execution, kernel_name: str, langua
         start_timeout=min(_START_TIMEOUT_S, max(1, int(execution.options.notebook_timeout_s))),
         execution=execution,
     )
+
+
+def _unsaved(result: RunResult, execution: Execution, error: OSError) -> RunResult:
+    message = (
+        f"The executed copy {str(result.output_path)!r} could not be written while the notebook ran: "
+        f"{error.strerror or error}. Make room there, or give another output folder."
+    )
+    return replace(_with_seen(result, execution), outcome="failed", message=message, error=execution.error)
 
 
 def _literal(path: Path) -> str:

@@ -53,6 +53,14 @@ class Table:
             )
         return float(value)
 
+    def amount(self, key: str) -> float | None:
+        """Return a positive number; None when the key is missing."""
+        value = self.values.get(key)
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if value is not None and not (is_number and 0 < value < math.inf):
+            self._refuse(key, f"is {value!r}, which is not a positive number")
+        return None if value is None else float(value)
+
     def fraction(self, key: str, *, default: float) -> float:
         """Return a number from 0 to 1."""
         value = self.values.get(key, default)
