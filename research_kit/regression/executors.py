@@ -9,7 +9,8 @@ from __future__ import annotations
 import multiprocessing
 import os
 from collections.abc import Callable
-from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from typing import Any
 
 from research_kit._optional import require
 from research_kit.errors import ConfigError
@@ -55,17 +56,29 @@ def executor_maker(
     raise ConfigError(f"The executor {name!r} is unknown. Use one of: {', '.join(EXECUTORS)}.")
 
 
-def _dask(distributed: object, address: str | None, count: int) -> Executor:
-    make_client = distributed.Client  # type: ignore[attr-defined]
+class _OnClient(Executor):
+    """An executor whose client is closed with it."""
+
+    def __init__(self, executor: Executor, close: Callable[[], object]) -> None:
+        self._executor = executor
+        self._close = close
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        return self._executor.submit(fn, *args, **kwargs)
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        self._executor.shutdown(wait=wait)
+        self._close()
+
+
+def _dask(distributed: Any, address: str | None, count: int) -> Executor:
     options = {"n_workers": count, "threads_per_worker": 1, "dashboard_address": None}
-    client = make_client(address) if address else make_client(**options)
+    client = distributed.Client(address) if address else distributed.Client(**options)
     # A run may write files: a result that Dask keeps for the same task would be wrong. A task whose worker
     # dies is run again once.
-    executor: Executor = client.get_executor(pure=False, retries=1)
-    return executor
+    return _OnClient(client.get_executor(pure=False, retries=1), client.close)
 
 
-def _ipyparallel(ipyparallel: object, profile: str | None) -> Executor:
-    client = ipyparallel.Client(**({"profile": profile} if profile else {}))  # type: ignore[attr-defined]
-    executor: Executor = client.executor()
-    return executor
+def _ipyparallel(ipyparallel: Any, profile: str | None) -> Executor:
+    client = ipyparallel.Client(**({"profile": profile} if profile else {}))
+    return _OnClient(client.executor(), client.close)

@@ -115,12 +115,12 @@ def compare_runs(
         raise ConfigError(f"by is {by!r}. Use 'commit' or 'branch'.")
     frame = runs_df(folder)
     means = [_means(frame, by, name) for name in (before, after)]
-    joined = means[0].join(means[1], how="outer", lsuffix="_before", rsuffix="_after")
     names = {"value": "{}", "count": "{}_count"}
-    sides = ("before", "after")
-    joined = joined.rename(
-        columns={f"{name}_{side}": names[name].format(side) for name in names for side in sides}
-    )
+    sides = [
+        mean.rename(columns={name: text.format(side) for name, text in names.items()})
+        for side, mean in zip(("before", "after"), means, strict=True)
+    ]
+    joined = sides[0].join(sides[1], how="outer")
     joined["change"] = (joined["after"] / joined["before"] - 1).where(joined["before"] != 0)
     ordered = ["before", "after", "change", "before_count", "after_count"]
     return joined[ordered].reset_index()
