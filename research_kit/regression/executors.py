@@ -14,6 +14,7 @@ from typing import Any
 
 from research_kit._optional import require
 from research_kit.errors import ConfigError
+from research_kit.regression.light_imports import skip_slow_formats
 
 __all__ = ["EXECUTORS", "executor_maker"]
 
@@ -44,7 +45,7 @@ def executor_maker(
     if name == "processes":
         # A thread of this process may hold a lock that a forked child would wait for.
         context = multiprocessing.get_context("spawn")
-        return lambda: ProcessPoolExecutor(count, mp_context=context)
+        return lambda: ProcessPoolExecutor(count, mp_context=context, initializer=skip_slow_formats)
     if name == "dask":
         distributed = require("distributed", extra="cluster", purpose="run notebooks on a Dask cluster")
         return lambda: _dask(distributed, address, count)
