@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-EXTRAS := .[instrument,local-lm,papers,plots,polars,sql,stats]
+EXTRAS := .[cluster,instrument,local-lm,papers,plots,polars,sql,stats]
 
 .DEFAULT_GOAL := help
 .PHONY: help demo lab test check fmt build bench eval faults endurance docs clean

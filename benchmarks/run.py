@@ -30,6 +30,7 @@ _BENCHMARKS = {
     "panel": "panel_speed",
     "page": "panel_page",
     "peers": "peers",
+    "notebooks": "notebooks",
 }
 _PACKAGES = ("research-kit", "langfuse", "opentelemetry-sdk", "pandas", "ipython")
 _HEADINGS = ("", "median", "unit", "ratio", "against", "goal", "reached")

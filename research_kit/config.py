@@ -19,8 +19,10 @@ from research_kit.errors import ConfigError
 
 __all__ = [
     "DEFAULT_LANGFUSE_URL",
+    "REPLAY_VARIABLE",
     "Settings",
     "captures_io",
+    "is_replaying",
     "is_telemetry_strict",
     "is_tracing_enabled",
     "keep_loopback_direct",
@@ -29,6 +31,8 @@ __all__ = [
     "temporary_directory",
 ]
 
+# Set while recorded answers are replayed, and passed on to child processes; not a setting.
+REPLAY_VARIABLE = "RESEARCH_KIT_REPLAYING"
 DEFAULT_LANGFUSE_URL = "https://cloud.langfuse.com"
 
 _DEFAULT_REQUEST_TIMEOUT_S = 10.0
@@ -137,6 +141,11 @@ def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
 def is_tracing_enabled() -> bool:
     """Say whether telemetry is wanted; asked per observation, so it reads one variable only."""
     return _flag(os.environ, "LANGFUSE_TRACING_ENABLED", default=True)
+
+
+def is_replaying() -> bool:
+    """Say whether every answer of a language model comes from a recording, so that no key is needed."""
+    return _flag(os.environ, REPLAY_VARIABLE, default=False)
 
 
 def captures_io() -> bool:

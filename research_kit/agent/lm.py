@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from research_kit.agent.local_lm import LOCAL_LM_NAME, LocalLM, is_local_lm_installed, load_local_lm
-from research_kit.config import Settings, keep_loopback_direct, load_settings
+from research_kit.config import Settings, is_replaying, keep_loopback_direct, load_settings
 from research_kit.errors import ConfigError, LMNotFoundError
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def resolve_lm(lm: dspy.BaseLM | str | None = None, *, settings: Settings | None
         return _choice(dspy.settings.lm, "configured in DSPy", chosen_settings)
     if chosen_settings.lm is not None:
         return _choice(chosen_settings.lm, "named by RESEARCH_KIT_LM", chosen_settings)
-    if is_local_lm_installed():
+    if is_local_lm_installed() or is_replaying():
         return _choice("local", "the small local model, because no other was named", chosen_settings)
     raise LMNotFoundError(
         "No language model was named, and the small local model is not installed. Pass lm= (a dspy.LM or a "
@@ -110,6 +110,8 @@ def _lm_from_name(name: str, settings: Settings) -> dspy.BaseLM:
     prefix, _, model = name.partition("/")
     if not model:
         raise LMNotFoundError(_without_prefix(name))
+    if is_replaying():
+        return _build(name)  # nobody is called, so no key is needed
     if prefix in _NATIVE_PROVIDERS:
         _check_native(name, _NATIVE_PROVIDERS[prefix], model)
     else:

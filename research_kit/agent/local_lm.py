@@ -30,7 +30,7 @@ from research_kit.agent.local_lm_process import (
     local_lm_directory,
     stop_local_server,
 )
-from research_kit.config import Settings, load_settings
+from research_kit.config import Settings, is_replaying, load_settings
 from research_kit.instrumentation import declare_free_models
 
 __all__ = ["LOCAL_LM_NAME", "LocalLM", "is_local_lm_installed", "load_local_lm", "stop_local_lm"]
@@ -94,7 +94,7 @@ def load_local_lm(*, settings: Settings | None = None) -> LocalLM:
     Raises:
         MissingExtraError: When the extra ``local-lm`` is not installed.
     """
-    if not is_local_lm_installed():
+    if not is_local_lm_installed() and not is_replaying():
         for module in _MODULES:
             require(module, extra="local-lm", purpose="run the small local language model")
     _register()

@@ -1,4 +1,4 @@
-"""The command line: ``research-kit store``, ``status``, ``deliver``, ``run``.
+"""The command line: ``research-kit store``, ``status``, ``deliver``, ``test``, ``run``.
 
 Parses and delegates; what the commands do lives in the layers below. Invariant: a mistake of the user ends
 with one line on standard error and exit code 2, never with a traceback.
@@ -9,11 +9,11 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from research_kit.cli.doctor import add_doctor_command
 from research_kit.cli.init_project import add_init_command
 from research_kit.cli.store_commands import add_store_commands, print_store
+from research_kit.cli.test_commands import add_test_commands
 from research_kit.cli.tool_server_commands import add_tool_server_commands
 from research_kit.cli.transfer_commands import add_transfer_commands
 from research_kit.config import load_settings
@@ -58,10 +58,7 @@ def build_parser() -> argparse.ArgumentParser:
     deliver.set_defaults(run=_deliver)
     add_transfer_commands(commands)
     add_tool_server_commands(commands)
-    run = commands.add_parser("run", help="execute one notebook and say how it ended")
-    run.add_argument("notebook", type=Path)
-    run.add_argument("--output", type=Path, help="where the executed copy goes")
-    run.set_defaults(run=_run_notebook)
+    add_test_commands(commands)
     return parser
 
 
@@ -98,14 +95,3 @@ def _deliver(options: argparse.Namespace) -> int:
     if (count := count_for_other_keys()) and not options.other_keys:
         print(f"{count} wait for other keys; research-kit deliver --other-keys sends them with those set now")
     return 0 if not state.pending_count and not state.refused_count else 1
-
-
-def _run_notebook(options: argparse.Namespace) -> int:
-    from research_kit.regression import run_notebook
-
-    output = options.output or options.notebook.with_suffix(".executed.ipynb")
-    result = run_notebook(options.notebook, output_path=output)
-    print(f"{result.outcome} after {result.duration_s:.1f} s: {result.output_path}")
-    if result.message:
-        print(result.message)
-    return 0 if result.outcome == "passed" else 1

@@ -20,6 +20,8 @@ from research_kit.errors import ConfigError
 from research_kit.regression.cells import INJECTED_TAG, read_options, read_tags
 from research_kit.regression.compare import SKIPPED_KEYS
 from research_kit.regression.documents import format_notebook, read_notebook
+from research_kit.regression.images import IMAGE_KEYS, reduce_image
+from research_kit.regression.large import shorten
 from research_kit.regression.plan import NotebookPlan
 from research_kit.regression.sanitize import Sanitizer, sanitize_text
 
@@ -64,14 +66,26 @@ def find_expectation(planned: NotebookPlan) -> Expectation:
     return Expectation(kind="own outputs", path=planned.path, notebook=notebook)
 
 
-def write_baseline(executed: NotebookNode, planned: NotebookPlan, *, sanitizers: Sequence[Sanitizer]) -> Path:
+def write_baseline(
+    executed: NotebookNode,
+    planned: NotebookPlan,
+    *,
+    sanitizers: Sequence[Sanitizer],
+    keeps_images: bool = False,
+) -> Path:
     """Write the outputs of ``executed`` as the accepted ones; return the file.
+
+    Args:
+        executed: The notebook of a run that passed.
+        planned: Says where the baseline is.
+        sanitizers: What is replaced first.
+        keeps_images: Whether pictures are kept, in a reduced form.
 
     Raises:
         ConfigError: When the file cannot be written.
     """
     cells = [
-        _reduce_cell(cell, sanitizers)
+        _reduce_cell(cell, sanitizers, keeps_images)
         for cell in executed.cells
         if cell.cell_type == "code" and INJECTED_TAG not in read_tags(cell)
     ]
@@ -97,23 +111,27 @@ def _read_baseline(path: Path) -> NotebookNode:
         ) from error
 
 
-def _reduce_cell(cell: NotebookNode, sanitizers: Sequence[Sanitizer]) -> dict[str, Any]:
+def _reduce_cell(cell: NotebookNode, sanitizers: Sequence[Sanitizer], keeps_images: bool) -> dict[str, Any]:
     is_compared = read_options(cell).is_compared
     outputs = coalesce_streams(cell.outputs) if is_compared else []
     return {
         "id": cell.id,
         "source": cell.source,
-        "outputs": [_reduce_output(output, sanitizers) for output in outputs],
+        "outputs": [_reduce_output(output, sanitizers, keeps_images) for output in outputs],
         "metadata": {} if is_compared else {"tags": ["rk-ignore-output"]},
     }
 
 
-def _reduce_output(output: NotebookNode, sanitizers: Sequence[Sanitizer]) -> NotebookNode:
+def _reduce_output(output: NotebookNode, sanitizers: Sequence[Sanitizer], keeps_images: bool) -> NotebookNode:
     """Keep what is compared, and what nbformat requires beside it."""
     reduced = copy.copy(output)
     if "data" in output:
         kept = {key: value for key, value in output.data.items() if key not in SKIPPED_KEYS}
         reduced.data = {key: _sanitize(value, sanitizers) for key, value in kept.items()}
+        if keeps_images:
+            reduced.data.update(
+                {key: reduce_image(output.data[key]) for key in IMAGE_KEYS if key in output.data}
+            )
         reduced.metadata = {}
     if "execution_count" in output:
         reduced.execution_count = None
@@ -126,4 +144,4 @@ def _reduce_output(output: NotebookNode, sanitizers: Sequence[Sanitizer]) -> Not
 
 
 def _sanitize(value: Any, sanitizers: Sequence[Sanitizer]) -> Any:
-    return sanitize_text(value, sanitizers) if isinstance(value, str) else value
+    return shorten(sanitize_text(value, sanitizers)) if isinstance(value, str) else value

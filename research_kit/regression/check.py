@@ -1,4 +1,4 @@
-"""One notebook as a test: run it, then compare its outputs or accept them.
+"""One notebook as a test: run it, then compare its outputs and traces, or accept them.
 
 Owns the order of the steps and the verdict. Does not know pytest, so that a command line can use it too.
 Invariant: a baseline is only written from a run that passed.
@@ -6,18 +6,24 @@ Invariant: a baseline is only written from a run that passed.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from research_kit.errors import ConfigError
 from research_kit.regression.baseline import Expectation, find_expectation, write_baseline
 from research_kit.regression.compare import Difference, compare_notebooks
 from research_kit.regression.documents import read_notebook
+from research_kit.regression.notebook_options import ReplayMode
 from research_kit.regression.plan import NotebookPlan, Plan
 from research_kit.regression.run import RunOptions, RunResult, execute_run
+from research_kit.regression.run_session import order_run
+from research_kit.regression.trace_baseline import compare_traces, read_trace_baseline, write_trace_baseline
 from research_kit.regression.warm_kernels import WarmKernels
+from research_kit.regression.working_folder import working_folder
 
-__all__ = ["Check", "check_notebook"]
+__all__ = ["Check", "CheckOptions", "check_notebook"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,7 +36,9 @@ class Check:
         expected_from: ``baseline``, ``own outputs`` or ``none`` (only errors were looked for).
         expected_path: Where the expectation was read from; None when there was none.
         differences: Outputs that are not as expected; empty when the run itself did not pass.
+        trace_problems: What its traces or its cassette say against it, a sentence each.
         accepted_path: The baseline that this check has written; None when it wrote none.
+        changed_count: How many outputs accepting has changed.
     """
 
     planned: NotebookPlan
@@ -39,11 +47,41 @@ class Check:
     expected_path: Path | None
     differences: tuple[Difference, ...]
     accepted_path: Path | None
+    trace_problems: tuple[str, ...] = ()
+    changed_count: int = 0
 
     @property
     def is_passed(self) -> bool:
-        """Whether the notebook ran to its end and its outputs are as expected."""
-        return self.run.outcome == "passed" and not self.differences
+        """Whether the notebook ran to its end and its outputs and traces are as expected."""
+        is_as_expected = self.accepted_path is not None or not self.differences
+        return self.run.outcome == "passed" and is_as_expected and not self.trace_problems
+
+    @property
+    def verdict(self) -> str:
+        """The outcome of the run, or ``differs`` when it passed and is not as expected."""
+        return "differs" if self.run.outcome == "passed" and not self.is_passed else self.run.outcome
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckOptions:
+    """What the caller of a check decides.
+
+    Attributes:
+        output_dir: Where the executed copy goes instead of ``plan.output_dir``.
+        accept: Write the outputs and trace numbers as the new baselines.
+        record: What is wanted of cassettes; None leaves it to the notebook and the plan.
+    """
+
+    output_dir: Path | None = None
+    accept: bool = False
+    record: ReplayMode | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Case:
+    planned: NotebookPlan
+    plan: Plan
+    options: CheckOptions = field(default_factory=CheckOptions)
 
 
 def check_notebook(
@@ -52,44 +90,110 @@ def check_notebook(
     *,
     output_dir: Path | None = None,
     accept: bool = False,
+    record: ReplayMode | None = None,
     warm_kernels: WarmKernels | None = None,
 ) -> Check:
-    """Run one notebook of ``plan`` and compare its outputs with the expected ones.
+    """Run one notebook of ``plan`` and compare outputs and traces with the expected ones.
 
     Args:
         planned: The notebook and its parameters.
         plan: Limits and sanitizers.
         output_dir: Where the executed copy goes instead of ``plan.output_dir``.
-        accept: Write the outputs as the new baseline instead of comparing them.
+        accept: Write the outputs as the new baseline; what changes with it is in the differences.
+        record: What is wanted of cassettes; None leaves it to the notebook and the plan.
         warm_kernels: Where to take the kernel from; None starts one.
 
     Raises:
         ConfigError: When the baseline cannot be read or written, or the run cannot be set up.
     """
-    folder = output_dir if output_dir is not None else _default_output_dir(plan)
-    options = RunOptions(
-        parameters=planned.parameters,
-        cell_timeout_s=plan.cell_timeout_s,
-        notebook_timeout_s=plan.notebook_timeout_s,
-        warm_kernels=warm_kernels,
-    )
-    run = execute_run(planned.path, folder / f"{planned.name}.ipynb", options)
+    case = _Case(planned, plan, CheckOptions(output_dir=output_dir, accept=accept, record=record))
     check = Check(
-        planned=planned, run=run, expected_from="none", expected_path=None, differences=(), accepted_path=None
+        planned=planned,
+        run=_run(case, warm_kernels),
+        expected_from="none",
+        expected_path=None,
+        differences=(),
+        accepted_path=None,
     )
-    if run.outcome != "passed":
+    if check.run.outcome != "passed":
         return check
-    executed = read_notebook(run.output_path)
-    if accept:
-        return replace(check, accepted_path=write_baseline(executed, planned, sanitizers=plan.sanitizers))
-    expectation: Expectation = find_expectation(planned)
+    check = replace(check, trace_problems=tuple(_trace_problems(case, check.run)))
+    return _accept(case, check) if accept and not check.trace_problems else _compare(case, check)
+
+
+def _run(case: _Case, warm_kernels: WarmKernels | None) -> RunResult:
+    planned, plan, own = case.planned, case.plan, case.planned.options
+    folder = case.options.output_dir if case.options.output_dir is not None else _default_output_dir(plan)
+    is_temporary = plan.is_cwd_temporary if own.temporary_cwd is None else own.temporary_cwd
+    with working_folder(planned.path.parent, is_temporary=is_temporary) as cwd:
+        options = RunOptions(
+            parameters=planned.parameters,
+            cell_timeout_s=own.cell_timeout_s or plan.cell_timeout_s,
+            notebook_timeout_s=own.notebook_timeout_s or plan.notebook_timeout_s,
+            environ=_environ(own.environment),
+            warm_kernels=warm_kernels,
+            order=order_run(planned, plan, case.options.record),
+            cwd=cwd,
+            memory_limit_mb=own.memory_limit_mb or plan.memory_limit_mb,
+        )
+        return execute_run(planned.path, folder / f"{planned.name}.ipynb", options)
+
+
+def _environ(environment: Mapping[str, str]) -> dict[str, str] | None:
+    return {**os.environ, **environment} if environment else None
+
+
+def _trace_problems(case: _Case, run: RunResult) -> Iterator[str]:
+    """Yield what speaks against a run whose cells have all passed."""
+    replay = run.replay
+    if replay is not None:
+        # A cell may have caught the error of a call that could not be answered.
+        yield from replay.misses
+        if replay.unused_count and not replay.misses:
+            yield (
+                f"{replay.unused_count} recorded call(s) were not made:\n{replay.unused}\n"
+                "If that is right, record again: --record all."
+            )
+    if run.facts is None:
+        if not case.planned.expectations.is_empty:
+            yield "Its traces could not be checked: research-kit did not run in the kernel."
+        return
+    yield from case.planned.expectations.find_unmet(run.facts)
+    accepted = None if case.options.accept else read_trace_baseline(case.planned.trace_baseline_path)
+    if accepted is not None:
+        is_replayed = replay is not None and not replay.recorded_count
+        tolerance = case.plan.trace_tolerance
+        yield from compare_traces(accepted, run.facts, tolerance=tolerance, is_replayed=is_replayed)
+
+
+def _compare(case: _Case, check: Check) -> Check:
+    expectation: Expectation = find_expectation(case.planned)
     check = replace(check, expected_from=expectation.kind, expected_path=expectation.path)
     if expectation.notebook is None:
         return check
+    own = case.planned.options.tolerance
     found = compare_notebooks(
-        expectation.notebook, executed, sanitizers=plan.sanitizers, tolerance=plan.tolerance
+        expectation.notebook,
+        read_notebook(check.run.output_path),
+        sanitizers=case.plan.sanitizers,
+        tolerance=case.plan.tolerance if own is None else own,
+        image_tolerance=case.plan.image_tolerance,
     )
     return replace(check, differences=found)
+
+
+def _accept(case: _Case, check: Check) -> Check:
+    compared = _compare(case, check)
+    planned, facts = case.planned, check.run.facts
+    path = write_baseline(
+        read_notebook(check.run.output_path),
+        planned,
+        sanitizers=case.plan.sanitizers,
+        keeps_images=case.plan.image_tolerance is not None,
+    )
+    if facts is not None and facts.observation_count:
+        write_trace_baseline(planned.trace_baseline_path, facts)
+    return replace(compared, accepted_path=path, changed_count=len(compared.differences))
 
 
 def _default_output_dir(plan: Plan) -> Path:

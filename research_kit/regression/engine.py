@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import re
 import signal
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -26,7 +25,10 @@ from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import NBClientEngine, papermill_engines
 
 from research_kit.regression.cells import read_options
+from research_kit.regression.engine_text import strip_colours
 from research_kit.regression.kernel_client import ReadyClient
+from research_kit.regression.kernel_side import KernelSide, RunOrder
+from research_kit.regression.memory_limit import limit_memory
 from research_kit.regression.warm_kernels import WarmKernels
 
 __all__ = ["ENGINE_NAME", "CellError", "Execution", "RegressionEngine", "RunOptions", "register_engine"]
@@ -40,9 +42,9 @@ _TOO_MUCH_OUTPUT = (
 # After the reply of a cell its outputs are still on their way; on a busy machine longer than nbclient's 4 s.
 _OUTPUTS_WAIT_S = 20
 _INTERRUPT_WAIT_S = 2.0
+_LAST_OUTPUT_CHARS = 500
 # The path of a socket has at most 103 characters on some platforms; a longer TMPDIR leaves the ports.
 _SOCKET_DIR_CHARS = 80
-_ANSI = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
 
 # nbclient logs as errors what the result already says; in a test report that is noise.
 _quiet = logging.getLogger(f"{__name__}.nbclient")
@@ -62,6 +64,7 @@ class CellError:
         error_name: The class of the exception, or our own word for a timeout, a dead kernel, too much output.
         error_value: Its message.
         traceback: The kernel's traceback without terminal colours; empty when there is none.
+        last_output: The end of what the cell wrote before; empty when it wrote nothing.
     """
 
     cell_index: int
@@ -70,6 +73,7 @@ class CellError:
     error_name: str
     error_value: str
     traceback: str
+    last_output: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +86,9 @@ class RunOptions:
         notebook_timeout_s: The longest that all cells together may take.
         environ: The whole environment of the kernel; None passes on the environment of this process.
         warm_kernels: Where the kernel is taken from; None starts one.
+        order: The session that the kernel is bound to, and the cassette that it replays; None neither.
+        cwd: The folder that the kernel runs in; None is that of the notebook.
+        memory_limit_mb: How much memory the kernel may ask for, in megabytes; None sets no limit.
     """
 
     parameters: Mapping[str, object]
@@ -89,11 +96,18 @@ class RunOptions:
     notebook_timeout_s: float
     environ: Mapping[str, str] | None = None
     warm_kernels: WarmKernels | None = None
+    order: RunOrder | None = None
+    cwd: Path | None = None
+    memory_limit_mb: float | None = None
 
 
 @dataclass(slots=True, kw_only=True)
 class Execution:
-    """What one execution is given, and what the engine reports back; the only value here that changes."""
+    """What one execution is given, and what the engine reports back; the only value here that changes.
+
+    Attributes:
+        seen: What `in_kernel.end_run` told; None when the kernel was told nothing, or has died.
+    """
 
     options: RunOptions
     deadline: float
@@ -103,6 +117,7 @@ class Execution:
     failure: Failure | None = None
     error: CellError | None = None
     has_started: bool = False
+    seen: dict[str, Any] | None = None
 
     def remaining_s(self, cell: NotebookNode) -> float:
         """How long the next cell may take; never 0, which nbclient reads as no limit."""
@@ -142,10 +157,18 @@ class RegressionClient(PapermillNotebookClient):  # type: ignore[misc]  # paperm
             cwd=str(execution.cwd), stdout=execution.stderr, stderr=execution.stderr, **kwargs
         ):
             execution.has_started = True
+            if execution.options.memory_limit_mb is not None:
+                limit_memory(self.km.provisioner.pid, execution.options.memory_limit_mb)
             # papermill asks the kernel after the last cell and waits without limit; its specification knows.
             self.nb.metadata.setdefault("language_info", {"name": self.km.kernel_spec.language})
-            self.papermill_execute_cells()
-            self.set_widgets_metadata()
+            side = KernelSide(self.kc, execution.options.order)
+            run_sync(side.begin)()
+            try:
+                self.papermill_execute_cells()
+                self.set_widgets_metadata()
+            finally:
+                if execution.failure != "crashed" and self.shutdown_kernel != "immediate":
+                    execution.seen = run_sync(side.end)(is_complete=execution.failure is None)
         executed: NotebookNode = self.nb
         return executed
 
@@ -228,6 +251,7 @@ class RegressionClient(PapermillNotebookClient):  # type: ignore[misc]  # paperm
             error_name=name,
             error_value=strip_colours(value),
             traceback=strip_colours(traceback),
+            last_output=_last_output(cell),
         )
 
     def _interrupt(self, cell: NotebookNode) -> str:
@@ -269,14 +293,14 @@ def register_engine() -> None:
     papermill_engines.register(ENGINE_NAME, RegressionEngine)
 
 
-def strip_colours(text: str) -> str:
-    """Remove terminal colours and cursor movements."""
-    return _ANSI.sub("", text)
-
-
 def _find_traceback(cell: NotebookNode) -> str:
     errors = [output for output in cell.outputs if output.output_type == "error"]
     return "\n".join(errors[-1].traceback) if errors else ""
+
+
+def _last_output(cell: NotebookNode) -> str:
+    texts = [output.text for output in cell.outputs if output.output_type == "stream"]
+    return strip_colours("".join(texts))[-_LAST_OUTPUT_CHARS:].strip()
 
 
 def _count_output(content: Mapping[str, Any]) -> int:

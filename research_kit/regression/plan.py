@@ -1,19 +1,27 @@
 """Which notebooks are tests, and how they are run.
 
 Owns the table ``[tool.research_kit.regression]`` of pyproject.toml: reads, validates and turns it into
-values. Does not open notebooks. Invariant: a `Plan` is complete and valid, so that no other module looks at
-the table.
+values. Of notebooks it reads the metadata only. Invariant: a `Plan` is complete and valid, so that no other
+module looks at the table.
 """
 
 from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from research_kit.errors import ConfigError
+from research_kit.regression.expectations import Expectations
+from research_kit.regression.notebook_options import (
+    NotebookOptions,
+    ReplayMode,
+    parameter_sets,
+    read_metadata,
+    read_options,
+)
 from research_kit.regression.sanitize import Sanitizer
 from research_kit.regression.settings import TABLE, Table
 
@@ -33,6 +41,15 @@ _KEYS = (
     "tolerance",
     "parameters",
     "parameter_sets",
+    "per_notebook",
+    "budgets",
+    "record",
+    "replay_latency",
+    "trace_tolerance",
+    "temporary_cwd",
+    "memory_limit_mb",
+    "images",
+    "image_tolerance",
 )
 
 
@@ -45,17 +62,34 @@ class NotebookPlan:
         set_name: The name of the parameter set; None when the notebook has none.
         parameters: What papermill injects.
         baseline_path: Where the accepted outputs are, once there are some.
+        options: What this notebook wants otherwise than the plan, and what is expected of its traces.
     """
 
     path: Path
     set_name: str | None
     parameters: Mapping[str, object]
     baseline_path: Path
+    options: NotebookOptions = field(default_factory=NotebookOptions)
 
     @property
     def name(self) -> str:
         """The name of the run, unique within the plan: the stem, and the parameter set when there is one."""
         return self.path.stem if self.set_name is None else f"{self.path.stem}.{self.set_name}"
+
+    @property
+    def cassette_path(self) -> Path:
+        """Where recorded answers of language models and tools are."""
+        return self.baseline_path.with_name(f"{self.name}.cassette.yaml")
+
+    @property
+    def trace_baseline_path(self) -> Path:
+        """Where the accepted numbers of its traces are."""
+        return self.baseline_path.with_name(f"{self.name}.trace.json")
+
+    @property
+    def expectations(self) -> Expectations:
+        """What is expected of its traces."""
+        return self.options.expectations
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +106,13 @@ class Plan:
         preload: The modules; None leaves the choice to what the notebooks import.
         sanitizers: What is replaced before outputs are compared, in this order.
         tolerance: The largest relative difference of two numbers in outputs.
+        record: Whether answers of language models and tools are replayed: ``auto`` replays a cassette that is
+            there, ``off`` none; the others are those of `replaying`.
+        replays_latency: Whether replayed answers take as long as the recorded ones.
+        trace_tolerance: By which part cost and tokens may exceed the accepted ones.
+        is_cwd_temporary: Whether notebooks run in a temporary copy of their folder.
+        memory_limit_mb: How much memory a kernel may ask for, in megabytes; None sets no limit.
+        image_tolerance: The perceptual distance at which two images differ, from 0 to 1; None compares none.
     """
 
     root: Path
@@ -83,6 +124,12 @@ class Plan:
     preload: tuple[str, ...] | None
     sanitizers: tuple[Sanitizer, ...]
     tolerance: float
+    record: ReplayMode = "auto"
+    replays_latency: bool = False
+    trace_tolerance: float = 0.1
+    is_cwd_temporary: bool = False
+    image_tolerance: float | None = None
+    memory_limit_mb: float | None = None
 
 
 def find_plan(path: Path) -> Path | None:
@@ -119,7 +166,18 @@ def load_plan(pyproject: Path) -> Plan:
         preload=tuple(table.texts("preload")) if "preload" in values else None,
         sanitizers=table.sanitizers(),
         tolerance=table.fraction("tolerance", default=0.0),
+        record=table.choice("record", get_args(ReplayMode), default="auto"),  # type: ignore[arg-type]
+        replays_latency=table.flag("replay_latency", default=False),
+        trace_tolerance=table.fraction("trace_tolerance", default=0.1),
+        is_cwd_temporary=table.flag("temporary_cwd", default=False),
+        image_tolerance=_image_tolerance(table),
+        memory_limit_mb=table.amount("memory_limit_mb"),
     )
+
+
+def _image_tolerance(table: Table) -> float | None:
+    tolerance = table.fraction("image_tolerance", default=0.1)
+    return tolerance if table.flag("images", default=True) else None
 
 
 _REMEDY = f'Add [{TABLE}] with notebooks = ["notebooks/*.ipynb"].'
@@ -144,10 +202,17 @@ def _plan_notebooks(table: Table, root: Path) -> tuple[NotebookPlan, ...]:
     expected_dir = root / table.text("expected_dir", default="tests/notebooks")
     common = table.tables("parameters", allowed_names=stems)
     sets = table.tables("parameter_sets", allowed_names=stems)
+    own = table.tables("per_notebook", allowed_names=stems)
+    budgets = table.tables("budgets", allowed_names={*stems, "*"})
     planned = []
     for path in paths:
-        parameters = common.get(path.stem, {})
-        for set_name, more in table.named_sets(sets.get(path.stem)):
+        values = {**read_metadata(path), **own.get(path.stem, {})}
+        where = f"the table of the notebook {path.name!r} of {str(table.pyproject)!r}"
+        options = read_options(where, values, {**budgets.get("*", {}), **budgets.get(path.stem, {})})
+        parameters = {**common.get(path.stem, {}), **values.get("parameters", {})}
+        more_sets = [one for one in table.named_sets(sets.get(path.stem)) if one[0] is not None]
+        more_sets += parameter_sets(where, values, root)
+        for set_name, more in more_sets or [(None, {})]:
             suffix = "" if set_name is None else f".{set_name}"
             planned.append(
                 NotebookPlan(
@@ -155,6 +220,7 @@ def _plan_notebooks(table: Table, root: Path) -> tuple[NotebookPlan, ...]:
                     set_name=set_name,
                     parameters={**parameters, **more},
                     baseline_path=expected_dir / f"{path.stem}{suffix}.json",
+                    options=options,
                 )
             )
     return tuple(planned)

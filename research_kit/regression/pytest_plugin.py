@@ -17,8 +17,8 @@ from _pytest._code.code import ReprExceptionInfo, ReprFileLocation, ReprTracebac
 from research_kit.errors import ConfigError
 
 if TYPE_CHECKING:
-    from research_kit.regression.check import Check
     from research_kit.regression.plan import NotebookPlan, Plan
+    from research_kit.regression.repeats import Repeats
     from research_kit.regression.warm_kernels import WarmKernels
 
 __all__ = [
@@ -34,6 +34,7 @@ __all__ = [
 _WARM_KERNELS = pytest.StashKey[dict[Path, "WarmKernels | None"]]()
 _PLANS = pytest.StashKey[dict[Path, "Plan | None"]]()
 _COPY, _EXPECTED, _ACCEPTED = "rk_executed_copy", "rk_expected_from", "rk_accepted"
+_FLAKY, _SUMMARY = "rk_flaky", "rk_summary"
 
 
 class NotebookFailedError(Exception):
@@ -57,7 +58,10 @@ class NotebookFile(pytest.File):
         for planned in self.plan.notebooks:
             if planned.path.resolve() == self.path.resolve():
                 name = "run" if planned.set_name is None else f"run[{planned.set_name}]"
-                yield NotebookRun.from_parent(self, name=name, planned=planned, plan=self.plan)
+                run = NotebookRun.from_parent(self, name=name, planned=planned, plan=self.plan)
+                for marker in planned.options.markers:
+                    run.add_marker(marker)
+                yield run
 
 
 class NotebookRun(pytest.Item):
@@ -70,30 +74,49 @@ class NotebookRun(pytest.Item):
 
     def runtest(self) -> None:
         """Run the notebook and fail with a readable text."""
+        from functools import partial
+
         from research_kit.regression.check import check_notebook
+        from research_kit.regression.history import record_run
+        from research_kit.regression.repeats import repeat_check
         from research_kit.regression.report import format_check
 
-        output_dir = self.config.getoption("rk_output_dir")
+        given = self.config.getoption("rk_output_dir")
+        output_dir = Path(given).absolute() if given else None
+        once = partial(
+            check_notebook,
+            self.planned,
+            self.plan,
+            output_dir=output_dir,
+            accept=self.config.getoption("rk_accept"),
+            record=self.config.getoption("rk_record"),
+            warm_kernels=_warm_kernels(self.config, self.plan),
+        )
         try:
-            check = check_notebook(
-                self.planned,
-                self.plan,
-                output_dir=Path(output_dir).absolute() if output_dir else None,
-                accept=self.config.getoption("rk_accept"),
-                warm_kernels=_warm_kernels(self.config, self.plan),
-            )
+            repeats = repeat_check(once, count=self.config.getoption("rk_repeat"))
         except ConfigError as error:
             raise NotebookFailedError(str(error)) from error
-        self._remember(check)
-        if not check.is_passed:
-            raise NotebookFailedError(format_check(check, root=self.config.rootpath))
+        for check in repeats.checks:
+            record_run(check, output_dir or self.plan.output_dir, self.plan.root)
+        self._remember(repeats)
+        if not repeats.is_passed:
+            raise NotebookFailedError(format_check(repeats.shown, root=self.config.rootpath))
 
-    def _remember(self, check: Check) -> None:
+    def _remember(self, repeats: Repeats) -> None:
+        from research_kit.regression.summary import summarize
+
         # User properties cross from xdist workers to the terminal summary, and stand in the JUnit XML.
+        check = repeats.shown
         self.user_properties.append((_COPY, str(check.run.output_path)))
         self.user_properties.append((_EXPECTED, check.expected_from))
         if check.accepted_path is not None:
             self.user_properties.append((_ACCEPTED, str(check.accepted_path)))
+        if repeats.is_flaky:
+            self.user_properties.append((_FLAKY, repeats.describe()))
+        if self.config.getoption("rk_html") or self.config.getoption("rk_markdown"):
+            told = check.run.output_path.with_suffix(".summary.json")
+            told.write_text(summarize(repeats, self.plan.root).to_json(), encoding="utf-8")
+            self.user_properties.append((_SUMMARY, str(told)))
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
         """Show our own text for our own failures, and pytest's representation for everything else."""
@@ -123,6 +146,24 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=False,
         help="write the outputs of the notebooks as their new baselines instead of comparing them",
     )
+    group.addoption(
+        "--rk-record",
+        dest="rk_record",
+        default=None,
+        choices=["none", "missing", "all", "off"],
+        help="answers of language models and tools: none replays them only, missing records what is not "
+        "there, all records everything anew, off replays nothing (default: replay the cassettes there are)",
+    )
+    group.addoption(
+        "--rk-repeat",
+        dest="rk_repeat",
+        type=int,
+        default=1,
+        metavar="N",
+        help="run each notebook N times; one that passes only sometimes is told as flaky, and is not red",
+    )
+    for name, what in (("html", "one page for people"), ("markdown", "a summary in Markdown")):
+        group.addoption(f"--rk-{name}", dest=f"rk_{name}", default=None, metavar="FILE", help=f"write {what}")
     group.addoption(
         "--rk-output-dir",
         dest="rk_output_dir",
@@ -171,6 +212,11 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     unchecked = [
         values[_COPY] for values in properties if values.get(_EXPECTED) == "none" and _ACCEPTED not in values
     ]
+    for report in terminalreporter.getreports("passed"):
+        flaky = dict(report.user_properties).get(_FLAKY)
+        if flaky:
+            terminalreporter.write_line(f"research-kit: flaky: {report.nodeid}: {flaky}")
+    _write_reports(terminalreporter)
     if accepted:
         terminalreporter.write_line(
             f"research-kit: {len(accepted)} baseline(s) written: {', '.join(accepted)}"
@@ -180,6 +226,24 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.write_line(
             f"research-kit: no baseline, only errors were looked for: {names} (--rk-accept adds one)"
         )
+
+
+def _write_reports(terminalreporter: pytest.TerminalReporter) -> None:
+    config = terminalreporter.config
+    html, markdown = config.getoption("rk_html"), config.getoption("rk_markdown")
+    if not html and not markdown:
+        return
+    from research_kit.regression.report_files import markdown_summary, write_report
+    from research_kit.regression.report_page import report_page
+    from research_kit.regression.summary import RunSummary
+
+    reports = [*terminalreporter.getreports("failed"), *terminalreporter.getreports("passed")]
+    told = [dict(report.user_properties).get(_SUMMARY) for report in reports]
+    summaries = [RunSummary.from_json(Path(path).read_text(encoding="utf-8")) for path in told if path]
+    if html:
+        write_report(Path(html), report_page(summaries))
+    if markdown:
+        write_report(Path(markdown), markdown_summary(summaries))
 
 
 def _is_taken(config: pytest.Config) -> bool:

@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from time import monotonic
+from time import monotonic, time
 from typing import IO, Literal
 
 import papermill
@@ -31,8 +31,10 @@ from research_kit.regression.engine import (
     Execution,
     RunOptions,
     register_engine,
-    strip_colours,
 )
+from research_kit.regression.engine_text import strip_colours
+from research_kit.regression.kernel_side import KernelRefusedError
+from research_kit.regression.trace_facts import TraceFacts
 
 __all__ = ["CellError", "Outcome", "RunOptions", "RunResult", "execute_run", "run_notebook"]
 
@@ -40,6 +42,27 @@ Outcome = Literal["passed", "failed", "timeout", "crashed", "not_started"]
 
 _START_TIMEOUT_S = 60
 _STDERR_TAIL_BYTES = 4000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplayFacts:
+    """What became of a run's cassette.
+
+    Attributes:
+        path: The file.
+        replayed_count: Calls that it answered.
+        recorded_count: Calls that were recorded into it.
+        unused_count: Recorded calls that were not made.
+        unused: The first of these, a line each.
+        misses: Calls that it could not answer, each with the nearest one.
+    """
+
+    path: str
+    replayed_count: int
+    recorded_count: int
+    unused_count: int
+    unused: str
+    misses: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +78,11 @@ class RunResult:
         error: The failing cell; None when no cell is to blame.
         duration_s: How long the run took, kernel start included.
         parameters: The parameters that were injected.
+        session_id: The session that the run was bound to; None when it was bound to none.
+        session_url: The session's page; None when unknown.
+        facts: What its traces say; None when nothing was watched, or the kernel died.
+        replay: What its cassette says; None when there was none.
+        start_time_s: When it began, in seconds since 1970.
     """
 
     path: Path
@@ -64,6 +92,11 @@ class RunResult:
     error: CellError | None
     duration_s: float
     parameters: Mapping[str, object]
+    session_id: str | None = None
+    session_url: str | None = None
+    facts: TraceFacts | None = None
+    replay: ReplayFacts | None = None
+    start_time_s: float = 0.0
 
 
 def run_notebook(
@@ -111,6 +144,7 @@ def execute_run(path: Path, output_path: Path, options: RunOptions) -> RunResult
         error=None,
         duration_s=0.0,
         parameters=dict(options.parameters),
+        start_time_s=time(),
     )
     try:
         notebook = read_notebook(path)
@@ -122,7 +156,7 @@ def execute_run(path: Path, output_path: Path, options: RunOptions) -> RunResult
         execution = Execution(
             options=options,
             deadline=started + options.notebook_timeout_s,
-            cwd=path.parent,
+            cwd=options.cwd or path.parent,
             stderr=stderr,
             socket_dir=socket_dir,
         )
@@ -167,7 +201,11 @@ def _execute(result: RunResult, notebook: NotebookNode, execution: Execution) ->
         pass  # the engine has recorded it
     except NoSuchKernel:
         return _not_started(result, _missing_kernel(result.path, kernel_name))
+    except KernelRefusedError as error:
+        return _not_started(result, str(error))
     except (RuntimeError, OSError) as error:
+        if execution.has_started and isinstance(error, OSError):
+            return _unsaved(result, execution, error)
         if execution.has_started:
             raise
         cause = f"{error}{_quote_tail(execution.stderr)}"
@@ -193,6 +231,14 @@ def _papermill(result: RunResult, execution: Execution, kernel_name: str, langua
     )
 
 
+def _unsaved(result: RunResult, execution: Execution, error: OSError) -> RunResult:
+    message = (
+        f"The executed copy {str(result.output_path)!r} could not be written while the notebook ran: "
+        f"{error.strerror or error}. Make room there, or give another output folder."
+    )
+    return replace(_with_seen(result, execution), outcome="failed", message=message, error=execution.error)
+
+
 def _literal(path: Path) -> str:
     """Protect braces: papermill fills parameters into paths."""
     return str(path).replace("{", "{{").replace("}", "}}")
@@ -213,6 +259,7 @@ def _missing_kernel(path: Path, kernel_name: str) -> str:
 
 def _conclude(result: RunResult, execution: Execution) -> RunResult:
     error = execution.error
+    result = _with_seen(result, execution)
     if execution.failure is None or error is None:
         return result
     executed = read_notebook(result.output_path)
@@ -225,6 +272,20 @@ def _conclude(result: RunResult, execution: Execution) -> RunResult:
         message = f"{error.error_value}{_quote_tail(execution.stderr)}."
     return replace(
         result, outcome=execution.failure, message=message, error=_in_the_original(error, executed)
+    )
+
+
+def _with_seen(result: RunResult, execution: Execution) -> RunResult:
+    order, seen = execution.options.order, execution.seen
+    if order is None or seen is None:
+        return result if order is None else replace(result, session_id=order.session_id)
+    replay = seen["replay"]
+    return replace(
+        result,
+        session_id=order.session_id,
+        session_url=seen["session_url"],
+        facts=TraceFacts.from_json(seen["facts"]),
+        replay=None if replay is None else ReplayFacts(**{**replay, "misses": tuple(replay["misses"])}),
     )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -53,12 +53,27 @@ class Table:
             )
         return float(value)
 
+    def amount(self, key: str) -> float | None:
+        """Return a positive number; None when the key is missing."""
+        value = self.values.get(key)
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if value is not None and not (is_number and 0 < value < math.inf):
+            self._refuse(key, f"is {value!r}, which is not a positive number")
+        return None if value is None else float(value)
+
     def fraction(self, key: str, *, default: float) -> float:
         """Return a number from 0 to 1."""
         value = self.values.get(key, default)
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
             self._refuse(key, f"is {value!r}, which is not a number from 0 to 1. Give one, such as 1e-6")
         return float(value)
+
+    def choice(self, key: str, choices: Sequence[str], *, default: str) -> str:
+        """Return one of ``choices``."""
+        value = self.values.get(key, default)
+        if value not in choices:
+            self._refuse(key, f"is {value!r}. Use one of: {', '.join(choices)}")
+        return str(value)
 
     def flag(self, key: str, *, default: bool) -> bool:
         """Return true or false."""

@@ -15,6 +15,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -168,6 +169,8 @@ class WarmKernels:
     def __init__(self, modules: Sequence[str] = ()) -> None:
         self._modules = tuple(modules)
         self._servers: dict[object, ForkServer | None] = {}
+        # Notebooks may be run by several threads; a fork takes milliseconds.
+        self._lock = threading.Lock()
 
     def adopt(self, manager: KernelManager) -> None:
         """Let the kernel of ``manager`` be forked when it is an IPython kernel."""
@@ -182,6 +185,10 @@ class WarmKernels:
         if sys.platform != "linux" or "ipykernel_launcher" not in command:
             return None
         launcher = command.index("ipykernel_launcher")
+        with self._lock:
+            return self._fork(command, launcher, options)
+
+    def _fork(self, command: list[str], launcher: int, options: Mapping[str, Any]) -> ForkedProcess | None:
         environ = {name: value for name, value in options["env"].items() if name not in _IGNORED_VARIABLES}
         python = command[: launcher - 1]
         key = (tuple(python), tuple(sorted(environ.items())))

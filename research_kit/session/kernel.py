@@ -31,6 +31,7 @@ from research_kit.session.identity import (
 from research_kit.session.status import SessionState, SessionStatus
 
 if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import SpanProcessor
     from opentelemetry.trace import Span, Tracer
 
     from research_kit.session.cell_trace import CellTraces
@@ -75,6 +76,7 @@ class KernelSession:
         self._mask: CurrentMask | None = None
         self._cells: CellTraces | None = None
         self._since = datetime.now(UTC)
+        self._watchers: list[SpanProcessor] = []
         self.resumed_session_id: str | None = None
         with guarded("child process"):
             self._inherit()
@@ -153,6 +155,13 @@ class KernelSession:
             if self._mask is None:
                 self._mask = self._telemetry.mask if self._telemetry is not None else CurrentMask()
             return self._mask
+
+    def watch(self, processor: SpanProcessor) -> None:
+        """Let ``processor`` see the spans of this process, from when tracing is on."""
+        with self._lock:
+            self._watchers.append(processor)
+            if self._telemetry is not None:
+                self._telemetry.add_processor(processor)
 
     def activate(self) -> Telemetry | None:
         """Switch tracing on when a session is bound and tracing is enabled; cheap when it is on already.
@@ -241,6 +250,8 @@ class KernelSession:
         finally:
             self._is_starting = False
         self._activation_fault = ""
+        for processor in self._watchers:
+            telemetry.add_processor(processor)
         with guarded("cell"):
             self._cells = start_cell_traces(telemetry.tracer, current_session_id, mark_open)
         if self._identity is not None:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import httpx
 from langfuse import Langfuse
 from opentelemetry import trace
-from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
 from research_kit.config import Settings
@@ -45,6 +45,7 @@ class Telemetry:
     delivery: DeliveryProcessor
     mask: CurrentMask
     tracer: trace.Tracer
+    add_processor: Callable[[SpanProcessor], None]
 
     def flush(self, timeout_s: float) -> bool:
         """Send what has ended; False when something is left after ``timeout_s`` seconds."""
@@ -162,6 +163,7 @@ def start_telemetry(
         delivery=delivery,
         mask=mask,
         tracer=provider.get_tracer(_SCOPE, attributes={"public_key": backend.public_key}),
+        add_processor=provider.add_span_processor,
     )
     # Runs before Langfuse's own exit handler, which would flush the provider without a deadline.
     atexit.register(telemetry.shutdown)

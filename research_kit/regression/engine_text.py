@@ -1,0 +1,14 @@
+"""Texts of kernels as plain text."""
+
+from __future__ import annotations
+
+import re
+
+__all__ = ["strip_colours"]
+
+_ANSI = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
+
+
+def strip_colours(text: str) -> str:
+    """Remove terminal colours and cursor movements."""
+    return _ANSI.sub("", text)

@@ -1,0 +1,190 @@
+"""All notebooks of a plan, run side by side.
+
+Owns the order of the runs, what is run where, and what happens when a worker dies; knows neither pytest nor a
+terminal. Invariant: every planned run has one summary, whatever happens to a worker, unless the caller
+interrupts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
+from dataclasses import dataclass, replace
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from research_kit.errors import ConfigError
+from research_kit.regression.notebook_options import ReplayMode
+from research_kit.regression.plan import NotebookPlan, Plan
+from research_kit.regression.summary import RunSummary, summarize
+
+if TYPE_CHECKING:
+    from research_kit.regression.warm_kernels import WarmKernels
+
+__all__ = ["SuiteOptions", "Task", "plan_tasks", "run_suite", "run_task"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SuiteOptions:
+    """How a suite is run.
+
+    Attributes:
+        output_dir: Where executed copies go instead of the plan's folder.
+        accept: Write outputs and trace numbers as the new baselines.
+        record: What is wanted of cassettes; None leaves it to notebooks and plan.
+        repeat_count: How often each notebook is run.
+    """
+
+    output_dir: Path | None = None
+    accept: bool = False
+    record: ReplayMode | None = None
+    repeat_count: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """One notebook and parameter set, as it travels to a worker.
+
+    Attributes:
+        planned: What is run.
+        plan: Its project, without the other notebooks.
+        preload: What kernels import ahead; None starts each kernel by itself.
+        options: How it is run.
+    """
+
+    planned: NotebookPlan
+    plan: Plan
+    preload: tuple[str, ...] | None
+    options: SuiteOptions
+
+
+def plan_tasks(plan: Plan, chosen: Iterable[NotebookPlan], options: SuiteOptions) -> list[Task]:
+    """Return what is to be done for the ``chosen`` notebooks of ``plan``."""
+    from research_kit.regression.warm_kernels import find_imports
+
+    notebooks = list(chosen)
+    preload: tuple[str, ...] | None = None
+    if plan.is_warm:
+        preload = find_imports(one.path for one in notebooks) if plan.preload is None else plan.preload
+    alone = replace(plan, notebooks=())
+    return [Task(planned=planned, plan=alone, preload=preload, options=options) for planned in notebooks]
+
+
+def run_suite(
+    tasks: Sequence[Task],
+    make_executor: Callable[[], Executor],
+    *,
+    on_end: Callable[[RunSummary], None] = lambda summary: None,
+) -> list[RunSummary]:
+    """Run ``tasks`` and return their summaries, in the order of ``tasks``.
+
+    Args:
+        tasks: What is to be run.
+        make_executor: Makes where it is run: any `concurrent.futures.Executor`. It is called again when a
+            worker has died and the executor is of no use any more.
+        on_end: Called in this thread when a run has ended, in the order of the ends.
+    """
+    done: dict[int, RunSummary] = {}
+    left = list(range(len(tasks)))
+    for is_last in (False, True):
+        executor = make_executor()
+        try:
+            lost = []
+            for number, outcome in _submit(executor, tasks, left):
+                if isinstance(outcome, RunSummary):
+                    done[number] = outcome
+                    on_end(outcome)
+                elif is_last:
+                    done[number] = _lost(tasks[number], outcome)
+                    on_end(done[number])
+                else:
+                    lost.append(number)
+        except BaseException:
+            executor.shutdown(wait=False, cancel_futures=True)
+            raise
+        executor.shutdown()
+        left = lost
+        if not left:
+            break
+    return [done[number] for number in range(len(tasks))]
+
+
+def _submit(
+    executor: Executor, tasks: Sequence[Task], numbers: Sequence[int]
+) -> Iterator[tuple[int, RunSummary | BaseException]]:
+    """Yield what became of each task; an error is that of the worker, as runs themselves end in a result."""
+    waiting: dict[Future[str], int] = {}
+    for number in numbers:
+        try:
+            waiting[executor.submit(run_task, tasks[number])] = number
+        except RuntimeError as error:  # a worker died while tasks were handed out
+            yield number, error
+    while waiting:
+        for future in wait(waiting, return_when=FIRST_COMPLETED).done:
+            number = waiting.pop(future)
+            fault = future.exception()
+            yield number, RunSummary.from_json(future.result()) if fault is None else fault
+
+
+def run_task(task: Task) -> str:
+    """Run one task, in whatever process this is; return its summary as JSON."""
+    from research_kit.regression.check import check_notebook
+    from research_kit.regression.history import record_run
+    from research_kit.regression.repeats import repeat_check
+
+    options, warm_kernels = task.options, None if task.preload is None else _kernels_for(task.preload)
+    once = partial(
+        check_notebook,
+        task.planned,
+        task.plan,
+        output_dir=options.output_dir,
+        accept=options.accept,
+        record=options.record,
+        warm_kernels=warm_kernels,
+    )
+    try:
+        repeats = repeat_check(once, count=options.repeat_count)
+    except ConfigError as error:
+        return _refused(task, str(error)).to_json()
+    for check in repeats.checks:
+        record_run(check, options.output_dir or task.plan.output_dir, task.plan.root)
+    return summarize(repeats, task.plan.root).to_json()
+
+
+@lru_cache(maxsize=4)
+def _kernels_for(preload: tuple[str, ...]) -> WarmKernels:
+    """Return the fork servers of this process; they end with it."""
+    from research_kit.regression.warm_kernels import WarmKernels
+
+    return WarmKernels(preload)
+
+
+def _lost(task: Task, error: BaseException) -> RunSummary:
+    text = f"{type(error).__name__}: {error}".partition("\n")[0]
+    return _refused(task, f"its worker died twice ({text}). Give it more memory, or run fewer side by side.")
+
+
+def _refused(task: Task, message: str) -> RunSummary:
+    path = task.planned.path
+    return RunSummary(
+        name=task.planned.name,
+        path=str(path.relative_to(task.plan.root)) if path.is_relative_to(task.plan.root) else str(path),
+        verdict="not_started",
+        message=f"not started: {message}",
+        problems=(),
+        cells=(),
+        duration_s=0.0,
+        start_time_s=0.0,
+        output_path="",
+        session_url="",
+        parameters="",
+        expected_from="none",
+        accepted_path="",
+        changed_count=0,
+        repeats="",
+        cost_usd=None,
+        total_tokens=None,
+        lm_call_count=None,
+        tool_call_count=None,
+    )
