@@ -61,7 +61,13 @@ _RETRY_S = 30.0
 
 
 class KernelSession:
-    """One kernel, one Langfuse session at a time."""
+    """One kernel, one Langfuse session at a time.
+
+    Attributes:
+        is_active: Whether observing can have an effect: something is bound, and tracing was enabled when last
+            asked, which is when a session is bound and before each cell, not per observation.
+        resumed_session_id: The session that was resumed last.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
@@ -73,6 +79,8 @@ class KernelSession:
         self._retry_at_s = 0.0
         self._is_starting = False
         self._is_enabled = True
+        # Plain, because it is looked at for every observation, also while nothing is traced.
+        self.is_active = False
         self._mask: CurrentMask | None = None
         self._cells: CellTraces | None = None
         self._since = datetime.now(UTC)
@@ -108,27 +116,20 @@ class KernelSession:
         """The server of the running telemetry."""
         return self._backend
 
-    @property
-    def is_active(self) -> bool:
-        """Whether observing can have an effect: something is bound, and tracing was enabled when last asked.
-
-        The environment is asked when a session is bound and before each cell, not per observation.
-        """
-        return self._identity is not None and self._is_enabled
-
     def refresh_enabled(self) -> None:
         """Ask the environment again whether telemetry is wanted."""
         is_enabled = is_tracing_enabled()
         if is_enabled is not self._is_enabled:
             self._is_enabled, self._since = is_enabled, datetime.now(UTC)
+        self.is_active = is_enabled and self._identity is not None
 
     def set_identity(self, identity: Identity | None) -> None:
         """Bind ``identity``; new traces carry it at once, open ones keep theirs."""
         with self._lock:
-            self.refresh_enabled()
             if (identity is None) is not (self._identity is None):
                 self._since = datetime.now(UTC)
             self._identity = identity
+            self.refresh_enabled()
             pass_on(identity, () if self._mask is None else self._mask.patterns)
             self._stamp = {}
             if self._telemetry is not None and identity is not None:

@@ -78,7 +78,7 @@ class trace_span:
     __slots__ = ("_as_type", "_attributes", "_entered", "_name")
 
     def __init__(self, name: str, *, as_type: str = "span", **attributes: Any) -> None:
-        if as_type not in _TYPES or not name or not isinstance(name, str):
+        if as_type not in _TYPES or not name or (name.__class__ is not str and not isinstance(name, str)):
             raise _refusal(name, as_type)
         self._name, self._as_type, self._attributes = name, as_type, attributes
         # A stack, because a decorator or a reused object may be entered again before it was left.
