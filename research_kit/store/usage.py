@@ -154,6 +154,8 @@ def _conventional_usage(attributes: Mapping[str, Any]) -> dict[str, int]:
         for key, value in attributes.items()
         if key.startswith(prefix) and key != f"{_GEN_AI_USAGE}cost"
     }
+    if not given:
+        return {}
     counts = _whole_counts(given)
 
     def first(names: Iterable[str]) -> int | None:
