@@ -201,7 +201,7 @@ def _cache_rows(base_url: str, options: Options) -> Iterator[Row]:
         for count, goal_s in ((12_000, 0.1), (_MANY, 0.25)):
 
             def read(count: int = count) -> None:
-                end = _BEGIN + timedelta(days=30)
+                end = _BEGIN + timedelta(days=2)  # is over, or nothing would be kept
                 frame = observations_df(f"rows-{count}", reader=reader, cache=cache, end_time=end)
                 assert len(frame) == count
 

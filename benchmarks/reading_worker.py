@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -39,7 +38,9 @@ def _stream(reader: TraceReader, session_id: str, folder: Path) -> float:
 
 
 def _peak_bytes() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    # getrusage would begin with what the process that started this one had in memory.
+    status = Path("/proc/self/status").read_text()
+    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")) * 1024
 
 
 if __name__ == "__main__":
