@@ -1,21 +1,23 @@
-"""CPU of reading 20,000 observations into a frame, against plain httpx, json and pandas.
+"""Reading observations into a frame: CPU against plain httpx, json and pandas, memory, cache and streams.
 
-The server gives the same prepared pages to each way of reading; only the CPU time of this process counts.
+The server gives the same pages to each way of reading; the CPU is that of this process alone. Memory is
+measured in processes of their own.
 """
 
 from __future__ import annotations
 
 import json
 import multiprocessing
+import subprocess
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlsplit
 
-from benchmarks.measuring import Options, Row, median
+from benchmarks.measuring import ROOT, Options, Row, median
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,7 +26,9 @@ ROW_COUNT = 20_000
 _BEGIN = datetime(2026, 11, 20, 9, tzinfo=UTC)
 _KEYS = ("pk-lf-bench", "sk-lf-bench")
 _BASELINE = "httpx and json into a frame"
-_GOALS = {"observations_df": 1.25}
+_OWN = "observations_df"
+_SDK_DICT, _SDK_DUMP = "Langfuse SDK, get_many and dict()", "Langfuse SDK, get_many and model_dump()"
+_MANY, _VERY_MANY = 100_000, 1_000_000
 
 
 def make_row(number: int) -> dict[str, Any]:
@@ -83,8 +87,11 @@ def make_row(number: int) -> dict[str, Any]:
 
 
 def serve(port: Any) -> None:
-    """Serve pages of 1,000 rows until the process is ended."""
-    rows = [json.dumps(make_row(number)) for number in range(ROW_COUNT)]
+    """Serve pages until the process is ended; a session ``rows-<n>`` has the first n rows."""
+    prepared = [json.dumps(make_row(number)) for number in range(ROW_COUNT)]
+
+    def row(number: int) -> str:
+        return prepared[number] if number < ROW_COUNT else json.dumps(make_row(number))
 
     class Pages(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -92,10 +99,11 @@ def serve(port: Any) -> None:
         def do_GET(self) -> None:
             """Give one page."""
             query = parse_qs(urlsplit(self.path).query)
+            count = int(query.get("sessionId", [f"rows-{ROW_COUNT}"])[0].removeprefix("rows-"))
             first = int(query.get("cursor", ["0"])[0])
-            end = first + int(query.get("limit", ["50"])[0])
-            meta = json.dumps({"cursor": str(end)} if end < ROW_COUNT else {})
-            body = f'{{"data": [{",".join(rows[first:end])}], "meta": {meta}}}'.encode()
+            end = min(first + int(query.get("limit", ["50"])[0]), count)
+            meta = json.dumps({"cursor": str(end)} if end < count else {})
+            body = f'{{"data": [{",".join(map(row, range(first, end)))}], "meta": {meta}}}'.encode()
             self.send_response(200)
             self.send_header("content-type", "application/json")
             self.send_header("content-length", str(len(body)))
@@ -125,8 +133,8 @@ def read_json(base_url: str) -> list[dict[str, Any]]:
             params["cursor"] = body["meta"]["cursor"]
 
 
-def read_with_sdk(base_url: str) -> pd.DataFrame:
-    """Read as the documentation of the Langfuse SDK suggests."""
+def read_with_sdk(base_url: str, convert: str) -> pd.DataFrame:
+    """Read as the documentation of the Langfuse SDK suggests; ``convert`` is the method of its rows."""
     import pandas as pd
     from langfuse.api.client import LangfuseAPI
 
@@ -135,66 +143,112 @@ def read_with_sdk(base_url: str) -> pd.DataFrame:
     cursor = None
     while True:
         page = api.observations.get_many(limit=1000, cursor=cursor)
-        rows += [row.dict() for row in page.data]
+        rows += [getattr(row, convert)() for row in page.data]
         cursor = page.meta.cursor
         if cursor is None:
             return pd.DataFrame(rows)
 
 
 def measure(options: Options) -> list[Row]:
-    """Return the CPU of every way of reading, as ratios to the least that any frame can take."""
+    """Return CPU, memory and times of every way of reading."""
     receiver, sender = multiprocessing.Pipe(duplex=False)
     server = multiprocessing.get_context("spawn").Process(target=serve, args=(sender,), daemon=True)
     server.start()
     try:
-        ways = _ways(f"http://127.0.0.1:{receiver.recv()}", options.folder)
-        for read in ways.values() if not options.is_quick else ():
-            read()  # first use loads libraries
-        times: dict[str, list[float]] = {name: [] for name in ways}
-        for _ in range(min(options.repeat_count, 3)):
-            for name, read in ways.items():
-                times[name].append(_cpu_s(read))
+        base_url = f"http://127.0.0.1:{receiver.recv()}"
+        rows = [*_cpu_rows(base_url, options), *_cache_rows(base_url, options)]
+        return rows if options.is_quick else [*rows, *_memory_rows(base_url, options)]
     finally:
         server.terminate()
         server.join()
-    baseline_s = median(times[_BASELINE])
-    return [
-        Row(
-            name=name,
-            value=median(cpu_s),
+
+
+def _cpu_rows(base_url: str, options: Options) -> Iterator[Row]:
+    ways, slow_ways = _ways(base_url), _slow_ways(base_url)
+    for read in ways.values() if not options.is_quick else ():
+        read()  # first use loads libraries
+    times: dict[str, list[float]] = {name: [] for name in (*ways, *slow_ways)}
+    for _ in range(options.repeat_count):
+        for name, read in ways.items():
+            times[name].append(_cpu_s(read))
+    for name, read in slow_ways.items():
+        times[name].append(_cpu_s(read))
+    medians = {name: median(cpu_s) for name, cpu_s in times.items()}
+    own_s = medians[_OWN]
+    yield Row(name=f"{_OWN}, {ROW_COUNT:,} observations", value=own_s, unit="CPU s", goal=1.0)
+    goals = {_BASELINE: 1.25, _SDK_DICT: 0.05}
+    for other in (_BASELINE, *slow_ways):
+        yield Row(
+            name=_OWN,
+            value=own_s,
             unit="CPU s",
-            goal=_GOALS.get(name),
+            against=other,
+            ratio=own_s / medians[other],
+            goal=goals.get(other),
             goal_of="ratio",
-            against="" if name == _BASELINE else _BASELINE,
-            ratio=None if name == _BASELINE else median(cpu_s) / baseline_s,
         )
-        for name, cpu_s in times.items()
-    ]
+    for name in (*ways, *slow_ways):
+        if name != _OWN:
+            yield Row(name=name, value=medians[name], unit="CPU s")
 
 
-def _ways(base_url: str, folder: Path) -> dict[str, Callable[[], object]]:
+def _cache_rows(base_url: str, options: Options) -> Iterator[Row]:
+    """Read again what is kept on disk."""
+    from research_kit.traces import TraceCache, TraceReader, observations_df
+
+    cache = TraceCache(("bench",), folder=options.folder, window=timedelta(0))
+    with TraceReader(base_url, *_KEYS) as reader:
+        for count, goal_s in ((12_000, 0.1), (_MANY, 0.25)):
+
+            def read(count: int = count) -> None:
+                end = _BEGIN + timedelta(days=30)
+                frame = observations_df(f"rows-{count}", reader=reader, cache=cache, end_time=end)
+                assert len(frame) == count
+
+            read()
+            again_s = median(_wall_s(read) for _ in range(2 + options.repeat_count))
+            yield Row(name=f"{count:,} again from the cache", value=again_s, unit="s", goal=goal_s)
+
+
+def _memory_rows(base_url: str, options: Options) -> Iterator[Row]:
+    for what, unit, goal in (
+        ("frame", "x the frame", 2.0),
+        ("stream", "MB", 1_000.0),
+    ):
+        count = ROW_COUNT if what == "frame" else _VERY_MANY
+        arguments = ["-m", "benchmarks.reading_worker", what, base_url, str(count), str(options.folder)]
+        printed = subprocess.run(
+            [sys.executable, *arguments],
+            env=options.environment(what),
+            cwd=ROOT,
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout
+        name = f"{count:,} observations into a frame" if what == "frame" else f"{count:,} streamed to Parquet"
+        yield Row(name=f"{name}: peak memory", value=float(printed), unit=unit, goal=goal)
+
+
+def _ways(base_url: str) -> dict[str, Callable[[], object]]:
     import pandas as pd
 
-    from research_kit.traces import (
-        ALL_SESSIONS,
-        TraceCache,
-        TraceReader,
-        cost_by,
-        observations_df,
-        sessions_df,
-    )
+    from research_kit.traces import ALL_SESSIONS, TraceReader, cost_by, observations_df, sessions_df
 
     reader = TraceReader(base_url, *_KEYS)
-    cache = TraceCache(("bench",), folder=folder, window=timedelta(0))
-    kept = {"cache": cache, "end_time": _BEGIN + timedelta(days=1)}
     frame = observations_df(ALL_SESSIONS, reader=reader)
     return {
         _BASELINE: lambda: pd.DataFrame(read_json(base_url)),
-        "observations_df": lambda: observations_df(ALL_SESSIONS, reader=reader),
-        "observations_df, from the cache": lambda: observations_df(ALL_SESSIONS, reader=reader, **kept),
+        _OWN: lambda: observations_df(ALL_SESSIONS, reader=reader),
         "sessions_df": lambda: sessions_df(reader=reader),
         "cost_by on that frame": lambda: cost_by(frame, ["session", "tool"]),
-        "Langfuse SDK, get_many and dict()": lambda: read_with_sdk(base_url),
+    }
+
+
+def _slow_ways(base_url: str) -> dict[str, Callable[[], object]]:
+    """Return the ways that take so long that once is enough."""
+    return {
+        _SDK_DICT: lambda: read_with_sdk(base_url, "dict"),
+        _SDK_DUMP: lambda: read_with_sdk(base_url, "model_dump"),
     }
 
 
@@ -202,3 +256,9 @@ def _cpu_s(read: Callable[[], object]) -> float:
     begin_s = time.process_time()
     read()
     return time.process_time() - begin_s
+
+
+def _wall_s(read: Callable[[], object]) -> float:
+    begin_s = time.perf_counter()
+    read()
+    return time.perf_counter() - begin_s

@@ -6,13 +6,16 @@ is there once, and its depth and path are missing when an ancestor is not among 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-__all__ = ["place"]
+from research_kit.traces.tables import MEMORY_POOL
+
+__all__ = ["place", "with_values_of"]
 
 _Positions = np.ndarray[tuple[int], np.dtype[np.int64]]
 
@@ -34,8 +37,30 @@ def place(table: pa.Table) -> pa.Table:
         sort_keys=[("start_time", "ascending"), ("rank", "ascending"), ("observation_id", "ascending")],
     )
     # What comes from the cache is in order already, and moving long texts is what takes time here.
-    is_ordered = bool((np.diff(order.to_numpy().astype(np.int64)) > 0).all())
-    return placed if is_ordered else placed.take(order)
+    if (np.diff(order.to_numpy().astype(np.int64)) > 0).all():
+        return placed
+    names, columns = placed.column_names, placed.columns
+    del table, placed
+    return pa.table(_taken(columns, order), names=names)
+
+
+def _taken(columns: list[Any], order: pa.Array) -> list[Any]:
+    """Return the columns in another order, and let go of each before the next: two of all are never there."""
+    taken = []
+    columns.reverse()
+    while columns:
+        taken.append(pc.take(columns.pop(), order, memory_pool=MEMORY_POOL))
+    return taken
+
+
+def with_values_of(table: pa.Table, other: pa.Table, names: Sequence[str]) -> pa.Table:
+    """Return ``table`` with the values that ``other`` has of the same rows in the columns ``names``."""
+    found = pc.index_in(_row_keys(table), value_set=_row_keys(other).combine_chunks())
+    is_found = pc.is_valid(found)
+    for name in names:
+        values = pc.if_else(is_found, other[name].combine_chunks().take(found), table[name])
+        table = table.set_column(table.column_names.index(name), name, values)
+    return table
 
 
 def _without_repeats(table: pa.Table) -> pa.Table:
@@ -43,13 +68,16 @@ def _without_repeats(table: pa.Table) -> pa.Table:
 
     Parts of a range that are read side by side overlap by a millisecond.
     """
-    starts = pc.cast(pc.cast(table["start_time"], pa.int64()), pa.large_string())
-    keys = _joined(table["trace_id"], table["observation_id"], starts)
-    codes = pc.dictionary_encode(keys).combine_chunks()
+    codes = pc.dictionary_encode(_row_keys(table)).combine_chunks()
     if len(codes.dictionary) == table.num_rows:
         return table
     _, firsts = np.unique(codes.indices.to_numpy(zero_copy_only=False), return_index=True)
     return table.take(pa.array(np.sort(firsts)))
+
+
+def _row_keys(table: pa.Table) -> Any:
+    starts = pc.cast(pc.cast(table["start_time"], pa.int64()), pa.large_string())
+    return _joined(table["trace_id"], table["observation_id"], starts)
 
 
 def _joined(*columns: Any) -> Any:

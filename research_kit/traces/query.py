@@ -12,9 +12,20 @@ from datetime import UTC, datetime
 from research_kit.errors import ConfigError
 from research_kit.traces.notices import warn_user
 
-__all__ = ["ObservationQuery", "check_limit", "to_utc"]
+__all__ = ["ALL_FIELD_GROUPS", "ObservationQuery", "check_limit", "to_utc"]
 
-_FIELDS = ("core", "basic", "time", "metadata", "model", "usage", "prompt", "metrics", "trace_context")
+ALL_FIELD_GROUPS = (
+    "core",
+    "basic",
+    "time",
+    "metadata",
+    "model",
+    "usage",
+    "prompt",
+    "metrics",
+    "trace_context",
+)
+"""All but inputs and outputs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,20 +36,24 @@ class ObservationQuery:
         session_id: Only of this session; None means of all.
         trace_id: Only of this trace.
         type: Only of this type, in Langfuse's words: ``GENERATION``, ``TOOL``, ``SPAN``...
+        name: Only with this name.
         start_time: Only those that began then or later.
         end_time: Only those that began earlier.
         includes_io: False leaves inputs and outputs out, which is most of the bytes.
         has_full_metadata: Without inputs and outputs a server cuts metadata values at 200 characters, unless
-        True.
+            True.
+        field_groups: Which of the server's groups of fields to ask for; columns of others are missing.
     """
 
     session_id: str | None = None
     trace_id: str | None = None
     type: str | None = None
+    name: str | None = None
     start_time: datetime | None = None
     end_time: datetime | None = None
     includes_io: bool = True
     has_full_metadata: bool = False
+    field_groups: tuple[str, ...] = ALL_FIELD_GROUPS
 
     def __post_init__(self) -> None:
         for name, moment in (("start_time", self.start_time), ("end_time", self.end_time)):
@@ -58,11 +73,12 @@ class ObservationQuery:
             "sessionId": self.session_id,
             "traceId": self.trace_id,
             "type": self.type,
+            "name": self.name,
             "fromStartTime": _wire_time(self.start_time),
             "toStartTime": _wire_time(self.end_time),
             # Any key makes the server give all values in full.
             "expandMetadata": "notebook" if self.has_full_metadata else None,
-            "fields": ",".join((*_FIELDS, "io") if self.includes_io else _FIELDS),
+            "fields": ",".join((*self.field_groups, "io") if self.includes_io else self.field_groups),
         }
         return {name: value for name, value in found.items() if value is not None}
 

@@ -21,6 +21,7 @@ __all__ = ["ObservationRead", "Page", "TraceReader"]
 
 _OBSERVATIONS_PATH = "/api/public/v2/observations"
 _METRICS_PATH = "/api/public/v2/metrics"
+_PROJECTS_PATH = "/api/public/projects"
 _SCORES_PATH = "/api/public/v3/scores"
 _OBSERVATIONS_PER_PAGE = 1000
 _SCORES_PER_PAGE = 100
@@ -177,6 +178,15 @@ class TraceReader:
             some = trace_ids[first : first + _TRACES_PER_REQUEST]
             yield from self._list_scores({**params, "traceId": ",".join(some)})
 
+    def read_project_name(self) -> str:
+        """Return the name of the project that the keys belong to, or its id.
+
+        Raises:
+            BackendError: When the server cannot be read.
+        """
+        projects = self._page(self._transport.get_json(_PROJECTS_PATH, {})).rows
+        return str(projects[0].get("name") or projects[0].get("id")) if projects else self.public_key
+
     def read_metrics(self, query: Mapping[str, Any]) -> list[dict[str, Any]]:
         """Return the rows that the metrics API answers.
 
@@ -207,17 +217,19 @@ class TraceReader:
         count = 0
         while limit is None or count < limit:
             page = self._get_page(path, asked, size, most=None if limit is None else limit - count)
+            cursor, row_count = page.cursor, len(page.rows)
             yield page
-            count += len(page.rows)
-            if page.cursor is None:
+            del page  # its many objects would stay in memory beside those of the next one
+            count += row_count
+            if cursor is None:
                 return
-            if not page.rows or page.cursor == asked.get("cursor"):
+            if not row_count or cursor == asked.get("cursor"):
                 raise BackendError(
                     f"Cannot read all traces from {self.base_url}: the server points to a further page but "
                     "does not move on. Narrow the read with start_time and end_time.",
                     base_url=self.base_url,
                 )
-            asked["cursor"] = page.cursor
+            asked["cursor"] = cursor
 
     def _get_page(
         self, path: str, params: Mapping[str, str | int], size: _PageSize, *, most: int | None

@@ -24,7 +24,7 @@ from research_kit.traces.schema import OBSERVATION_SOURCE
 from research_kit.traces.slices import EMPTY, SlicedRead
 from research_kit.traces.tables import build_table
 
-__all__ = ["Reading", "read_observations"]
+__all__ = ["Reading", "check_session", "read_observations"]
 
 _RECENT = 1000
 
@@ -43,6 +43,11 @@ class Reading:
     is_truncated: bool = False
     failures: list[BackendError] = field(default_factory=list)
 
+    def take_table(self) -> pa.Table:
+        """Return the table and let go of it, so that what is made of it can take its memory."""
+        table, self.table = self.table, EMPTY
+        return table
+
 
 def read_observations(
     source: TraceReader, query: ObservationQuery, options: Options, *, limit: int | None = None
@@ -55,12 +60,12 @@ def read_observations(
     """
     found = _read_all(source, query, options) if limit is None else _read_newest(source, query, limit)
     if not found.table.num_rows and query.session_id is not None and not is_bound(query.session_id):
-        _check_session(source, query.session_id)
+        check_session(source, query.session_id)
     if found.is_truncated:
         warn_user(f"Only the newest {limit} observations are in the frame; there are more. Raise limit.")
     if found.failures:
         warn_user(f"{len(found.failures)} parts could not be read and are missing; see the errors.")
-    found.table = place(found.table)
+    found.table = place(found.take_table())
     return found
 
 
@@ -101,8 +106,13 @@ def _read_gap(read: SlicedRead, gap: ObservationQuery, cache: TraceCache | None)
     return table
 
 
-def _check_session(source: TraceReader, session_id: str) -> None:
-    """Refuse a session that has no observations at all, and say which have a similar id."""
+def check_session(source: TraceReader, session_id: str) -> None:
+    """Refuse a session that has no observations at all, and say which have a similar id.
+
+    Raises:
+        BackendError: When the server cannot be read.
+        ConfigError: When there is no such session.
+    """
     session = ObservationQuery(session_id=session_id, includes_io=False)
     if source.read_observations(session, limit=1).rows:
         return
@@ -111,7 +121,7 @@ def _check_session(source: TraceReader, session_id: str) -> None:
     similar = get_close_matches(session_id, known, n=3)
     hint = f" Did you mean {', '.join(map(repr, similar))}?" if similar else ""
     raise ConfigError(
-        f"{source.base_url} has no observations of session {session_id!r}.{hint} New ones can be read some "
-        "seconds after they were sent: wait_for(session_id, 1) waits for them. "
-        "The keys decide which project is read."
+        f"Project {source.read_project_name()!r} of {source.base_url} has no observations of session "
+        f"{session_id!r}.{hint} New ones can be read some seconds after they were sent: "
+        "wait_for(session_id, 1) waits for them. Another project is read with its own keys."
     )

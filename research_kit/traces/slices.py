@@ -107,17 +107,19 @@ class SlicedRead:
     def _read_part(self, query: ObservationQuery, *, cuts: bool = True) -> _Part:
         tables: list[pa.Table] = []
         try:
-            for number, page in enumerate(self.reader.list_observation_pages(query), 1):
+            for page in self.reader.list_observation_pages(query):
                 tables.append(build_table(OBSERVATION_SOURCE, page.rows))
-                self.progress.add(len(page.rows))
-                if cuts and number >= _PAGES_BEFORE_SLICES and page.cursor is not None:
+                self.progress.add(tables[-1].num_rows)
+                is_last = page.cursor is None
+                del page  # its many objects would stay in memory beside those of the next one
+                if cuts and len(tables) >= _PAGES_BEFORE_SLICES and not is_last:
                     rest = _rest(query, tables)
                     if rest:
                         return _Part(tables, rest, [])
         except BackendError as error:
             if self.is_strict:
                 raise
-            return _Part(tables, [], [error])
+            return _Part(tables, [], [_naming_range(error, query, tables)])
         return _Part(tables, [], [])
 
 
@@ -152,6 +154,18 @@ def _rest(query: ObservationQuery, tables: list[pa.Table]) -> list[ObservationQu
         slices.append(replace(query, start_time=start, end_time=end))
         end = start
     return [*slices, replace(query, end_time=end)]
+
+
+def _naming_range(error: BackendError, query: ObservationQuery, tables: list[pa.Table]) -> BackendError:
+    """Return the error with the range of time that is missing because of it."""
+    until = query.end_time if not tables else _datetime(pc.min(tables[-1]["start_time"])) + _MS
+    begin = "the beginning" if query.start_time is None else query.start_time.isoformat()
+    end = "now" if until is None else until.isoformat()
+    return BackendError(
+        f"{error} Missing is what began between {begin} and {end}.",
+        base_url=error.base_url,
+        status_code=error.status_code,
+    )
 
 
 def _datetime(moment: Any) -> datetime:

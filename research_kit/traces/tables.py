@@ -19,13 +19,15 @@ from research_kit.traces.jsonarray import JsonArray
 from research_kit.traces.schema import Column, Dtype, Schema
 from research_kit.traces.wire import json_text_of
 
-__all__ = ["ARROW_TYPES", "FrameKind", "as_kind", "build_table", "check_kind", "to_pandas"]
+__all__ = ["ARROW_TYPES", "MEMORY_POOL", "FrameKind", "as_kind", "build_table", "check_kind", "to_pandas"]
 
 FrameKind = Literal["pandas", "polars", "arrow"]
 
 # Long texts of many rows together pass the 2 GB that short offsets can address.
 _TEXT = pa.large_string()
 _TIME = pa.timestamp("ns", tz="UTC")
+# Arrow's own pool keeps what growing columns leave behind: half as much again as the columns of a read.
+MEMORY_POOL = pa.system_memory_pool()
 ARROW_TYPES: Mapping[Dtype, pa.DataType] = {
     "string": _TEXT,
     "json": _TEXT,
@@ -107,18 +109,18 @@ def _convert(values: list[Any], dtype: Dtype) -> pa.Array:
     if dtype == "string":
         return _texts(values)
     if dtype == "datetime64[ns, UTC]" and any(isinstance(value, str) for value in values):
-        return pc.cast(pa.array(values, type=_TEXT), _TIME)
-    return pa.array(values, type=ARROW_TYPES[dtype], from_pandas=True)
+        return pc.cast(pa.array(values, type=_TEXT, memory_pool=MEMORY_POOL), _TIME)
+    return pa.array(values, type=ARROW_TYPES[dtype], from_pandas=True, memory_pool=MEMORY_POOL)
 
 
 def _texts(values: list[Any]) -> pa.Array:
     try:
-        return pa.array(values, type=_TEXT, from_pandas=True)
+        return pa.array(values, type=_TEXT, from_pandas=True, memory_pool=MEMORY_POOL)
     except UnicodeEncodeError:  # half of a pair of surrogates, which JSON can carry and UTF-8 cannot
         known = (
             value.encode("utf-8", "replace").decode() if isinstance(value, str) else value for value in values
         )
-        return pa.array(known, type=_TEXT, from_pandas=True)
+        return pa.array(known, type=_TEXT, from_pandas=True, memory_pool=MEMORY_POOL)
 
 
 def _misfit(column: Column, values: list[Any], error: Exception) -> ResearchKitError:

@@ -95,6 +95,7 @@ def test_the_question_is_narrowed_alike(observations: pd.DataFrame, reader: Trac
         (partial(latency_summary, by="tag"), "cannot group latency_summary by 'tag'"),
         (partial(cost_by, by=["day", "user"]), "cannot group by day and user at once"),
         (partial(cost_by, pd.DataFrame()), "given a frame and engine='server'"),
+        (partial(cost_by, session_id="chat-01"), r"no observations of session 'chat-01'.*'chat-001'"),
         (partial(cost_by, limit=3), r"no argument 'limit'.*session_id"),
         (
             partial(cost_by, start_time="2026-11-21T00:00Z", end_time="2026-11-20T00:00Z"),

@@ -51,7 +51,7 @@ class FakeServer:
 
     def page(self, request: httpx.Request) -> httpx.Response:
         params = request.url.params
-        names = {"sessionId": "sessionId", "traceId": "traceId", "type": "type"}
+        names = {name: name for name in ("sessionId", "traceId", "type", "name")}
         found = [
             row
             for row in self.rows
@@ -61,7 +61,10 @@ class FakeServer:
         first = int(params.get("cursor", 0))
         end = first + int(params.get("limit", 50))
         meta = {"cursor": str(end)} if end < len(found) else {}
-        return httpx.Response(200, json={"data": found[first:end], "meta": meta})
+        has_io = "io" in params.get("fields", "io").split(",")
+        hidden = () if has_io else ("input", "output")
+        rows = [{key: row[key] for key in row if key not in hidden} for row in found[first:end]]
+        return httpx.Response(200, json={"data": rows, "meta": meta})
 
     @property
     def limits(self) -> list[int]:

@@ -215,6 +215,7 @@ def test_outliers_are_judged_within_their_model(frame_of, make_call) -> None:
     ]
     assert anomalies(frame, ["latency_s"], scale="log")["value"].tolist() == [30.0]
     assert anomalies(frame, ["latency_s"], min_count=99).empty
+    assert list(anomalies(frame, by=["name", "session"]).columns).count("name") == 1
 
 
 @pytest.mark.parametrize(

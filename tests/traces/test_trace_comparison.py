@@ -187,6 +187,9 @@ def test_frames_without_rows_or_spread_have_no_interval() -> None:
         row = compare(a, b).iloc[0]
         assert row[["difference_low", "difference_high"]].isna().all()
     assert compare(one, same).iloc[0]["difference"] == 1.0
+    shifted = _messages(["x", "y", "z"], [0.1, 0.2, 0.7])
+    later = shifted.assign(latency_s=shifted["latency_s"] + 0.1)  # not the same to the last digit
+    assert compare(shifted, later)["interval"].tolist() == ["none: all the same"]
     assert compare(pd.DataFrame({"x": ["a"]}), one).empty
 
 

@@ -143,8 +143,10 @@ def _lacking(frame: pd.DataFrame, name: str, purpose: str) -> ConfigError:
 
 
 def build_result(keys: Sequence[str], columns: Schema, groups: pd.DataFrame) -> pd.DataFrame:
-    """Return one row per group, with the columns of the groups before ``columns``."""
-    return build_rows((*(GROUPS[key][0] for key in keys), *columns), groups)
+    """Return one row per group, with the columns of the groups before all others of ``columns``."""
+    own = [GROUPS[key][0] for key in keys]
+    names = {column.name for column in own}
+    return build_rows((*own, *(column for column in columns if column.name not in names)), groups)
 
 
 def build_rows(schema: Schema, rows: pd.DataFrame) -> pd.DataFrame:

@@ -34,7 +34,10 @@ class Interval(NamedTuple):
     method: str
 
 
-_NONE = Interval(math.nan, math.nan, "none: too few rows, or all the same")
+_TOO_FEW = Interval(math.nan, math.nan, "none: fewer than two rows")
+_NO_SPREAD = Interval(math.nan, math.nan, "none: all the same")
+# Differences that are equal but for rounding have no spread.
+_ROUNDING = 1e-12
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,21 +69,23 @@ class Uncertainty:
             is_paired: Whether values in the same place belong together.
             is_rate: Whether all values are 0 or 1; matters for means only.
         """
+        if min(len(a), len(b)) < 2:
+            return _TOO_FEW
         if is_rate and self.statistic == "mean":
             return self._of_paired_rates(a, b) if is_paired else self._of_rates(a, b)
-        return self._of_pairs(b - a) if is_paired else self._of_difference(a, b)
+        if not is_paired:
+            return self._of_difference(a, b)
+        return _NO_SPREAD if _are_equal(b - a, np.concatenate([a, b])) else self._of_pairs(b - a)
 
     def _of_difference(self, a: Sample, b: Sample) -> Interval:
-        if min(len(a), len(b)) < 2 or (np.ptp(a) == 0 and np.ptp(b) == 0):
-            return _NONE
+        if _are_equal(a, a) and _are_equal(b, b):
+            return _NO_SPREAD
         if self.statistic == "mean" and min(len(a), len(b)) > _MOST_FOR_RESAMPLING:
             error = math.sqrt(a.var(ddof=1) / len(a) + b.var(ddof=1) / len(b))
             return self._normal(float(b.mean() - a.mean()), error)
         return self._bootstrap((b, a))
 
     def _of_pairs(self, differences: Sample) -> Interval:
-        if len(differences) < 2 or np.ptp(differences) == 0:
-            return _NONE
         if self.statistic == "mean" and len(differences) > _MOST_FOR_RESAMPLING:
             error = math.sqrt(differences.var(ddof=1) / len(differences))
             return self._normal(float(differences.mean()), error)
@@ -88,8 +93,6 @@ class Uncertainty:
 
     def _of_rates(self, a: Sample, b: Sample) -> Interval:
         """Return the interval of the difference of two rates of 0 and 1 (Newcombe 1998, method 10)."""
-        if min(len(a), len(b)) < 2:
-            return _NONE
         rate_a, rate_b = float(a.mean()), float(b.mean())
         (low_a, high_a), (low_b, high_b) = self._wilson(a), self._wilson(b)
         low = rate_b - rate_a - math.hypot(rate_b - low_b, high_a - rate_a)
@@ -98,8 +101,6 @@ class Uncertainty:
 
     def _of_paired_rates(self, a: Sample, b: Sample) -> Interval:
         """Return the interval of the difference of rates of pairs of 0 and 1 (Agresti and Min 2005)."""
-        if len(a) < 2:
-            return _NONE
         gained, lost, count = float(((b - a) > 0).sum()) + 0.5, float(((b - a) < 0).sum()) + 0.5, len(a) + 2
         variance = (gained + lost - (gained - lost) ** 2 / count) / count**2
         low, high, _ = self._normal((gained - lost) / count, math.sqrt(variance))
@@ -152,6 +153,10 @@ class Uncertainty:
 
     def _reduce(self, values: Any, *, axis: int) -> Any:
         return np.mean(values, axis=axis) if self.statistic == "mean" else np.median(values, axis=axis)
+
+
+def _are_equal(values: Sample, scale: Sample) -> bool:
+    return float(np.ptp(values)) <= _ROUNDING * float(np.abs(scale).max())
 
 
 def hedges_g(a: Sample, b: Sample) -> float:

@@ -15,11 +15,12 @@ import pandas as pd
 from research_kit.errors import ConfigError
 from research_kit.traces.analysis.columns import COSTS, LATENCIES
 from research_kit.traces.analysis.grouping import key_names
-from research_kit.traces.defaults import bound_session, open_reader
+from research_kit.traces.defaults import bound_session, is_bound, open_reader
+from research_kit.traces.gathering import ALL_SESSIONS
 from research_kit.traces.notices import warn_user
 from research_kit.traces.query import ObservationQuery, to_utc
 from research_kit.traces.reader import TraceReader
-from research_kit.traces.reads import ALL_SESSIONS
+from research_kit.traces.reading import check_session
 
 __all__ = ["cost_on_server", "latency_on_server"]
 
@@ -65,7 +66,7 @@ def cost_on_server(keys: Sequence[str], where: Mapping[str, Any]) -> pd.DataFram
     _check(keys, _DIMENSIONS.keys() | {"day"}, "cost_by")
     query = _query(keys, _COSTS, where, types=(where.get("type"),) if where.get("type") else _CALL_TYPES)
     with open_reader(where.get("reader")) as source:
-        rows = _ask(source, query)
+        rows = _ask(source, query, where)
         priced = _known_counts(source, query, keys, "cost")
         used = _known_counts(source, query, keys, "usage")
     found = [_cost_row(row, _key(row, keys), priced, used) for row in rows]
@@ -82,7 +83,7 @@ def latency_on_server(keys: Sequence[str], where: Mapping[str, Any]) -> pd.DataF
     _check(keys, (_DIMENSIONS.keys() | {"day"}) - {"tag"}, "latency_summary")
     query = _query(keys, _LATENCIES, where, types=(where.get("type"),) if where.get("type") else ())
     with open_reader(where.get("reader")) as source:
-        rows = _ask(source, query)
+        rows = _ask(source, query, where)
     found = [_latency_row(row, keys) for row in rows if row["count_latency"]]
     frame = _frame(found, keys, [column.name for column in LATENCIES])
     return frame.sort_values(key_names(keys), kind="stable") if keys else frame
@@ -144,14 +145,22 @@ def _metrics(names: Iterable[str]) -> dict[str, Any]:
     }
 
 
-def _ask(source: TraceReader, query: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _ask(source: TraceReader, query: Mapping[str, Any], where: Mapping[str, Any]) -> list[dict[str, Any]]:
     rows = source.read_metrics(query)
+    if not any(row.get("count_count") or row.get("count_latency") for row in rows):
+        _check_session(source, where.get("session_id"))
     if len(rows) >= _MOST_GROUPS:
         warn_user(
             f"{source.base_url} gives at most {_MOST_GROUPS:,} groups, and there may be more. Narrow the "
             "question with session_id, start_time or end_time, or group by less."
         )
     return rows
+
+
+def _check_session(source: TraceReader, session_id: str | None) -> None:
+    """Refuse a session that does not exist; one without what was asked for is fine."""
+    if session_id not in (None, ALL_SESSIONS) and not is_bound(str(session_id)):
+        check_session(source, str(session_id))
 
 
 def _key(row: Mapping[str, Any], keys: Sequence[str]) -> tuple[Any, ...]:
