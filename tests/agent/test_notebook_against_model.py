@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 @pytest.mark.local_lm
 @pytest.mark.usefixtures("local_choice")
 def test_notebook_passes_with_the_model(local_settings: Settings, tmp_path: Path) -> None:
-    """The model that answers today gives the accepted outputs, with the tools and tokens that were accepted."""
+    """The model that answers today gives the accepted outputs, with the accepted tools and tokens."""
     plan = load_plan(ROOT)
     planned = next(one for one in plan.notebooks if one.path.stem == "01_chat_and_analyse")
     environment = {"RESEARCH_KIT_CACHE_DIR": str(local_settings.cache_dir)}
