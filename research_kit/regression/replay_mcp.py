@@ -115,7 +115,7 @@ def _answerer(method: str) -> Callable[..., Any]:
         found = player.find("mcp", request)
         if found is None:
             return await _record(player, request, wrapped(*args, **kwargs))
-        with _observed(method, request, client):
+        with _observed(method, request):
             await asyncio.sleep(found.answer.get("latency_s", 0) if player.replays_latency else 0)
             return _result(method, found.answer)
 
@@ -158,11 +158,8 @@ def _result(method: str, answer: Mapping[str, Any]) -> Any:
 
 
 @contextmanager
-def _observed(method: str, request: Mapping[str, Any], client: Any) -> Iterator[None]:
-    """Make the span that MCP's SDK would make for a call to another process."""
-    if _is_in_memory(client):
-        yield
-        return
+def _observed(method: str, request: Mapping[str, Any]) -> Iterator[None]:
+    """Make the span that MCP's SDK would make for a call: of the client, or of a server in this process."""
     from opentelemetry.trace import SpanKind, get_tracer
 
     target = request["parameters"].get("name")
