@@ -87,7 +87,11 @@ def make_project(folder: Path, count: int) -> Path:
             nbformat.v4.new_code_cell(source.format(number=number), id=f"cell-{place}")
             for place, source in enumerate(_CELLS)
         ]
-        nbformat.write(nbformat.v4.new_notebook(cells=cells), folder / "notebooks" / f"n{number:03}.ipynb")
+        metadata = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+        nbformat.write(
+            nbformat.v4.new_notebook(cells=cells, metadata=metadata),
+            folder / "notebooks" / f"n{number:03}.ipynb",
+        )
     _configure(folder)
     return folder
 

@@ -156,7 +156,7 @@ def _trace_problems(case: _Case, run: RunResult) -> Iterator[str]:
             )
     if run.facts is None:
         if not case.planned.expectations.is_empty:
-            yield "Its traces could not be checked: research-kit did not run in the kernel."
+            yield "Its traces could not be checked: the kernel did not say what it had seen."
         return
     yield from case.planned.expectations.find_unmet(run.facts)
     accepted = None if case.options.accept else read_trace_baseline(case.planned.trace_baseline_path)

@@ -19,8 +19,8 @@ from research_kit.regression.engine_text import strip_colours
 
 __all__ = ["CassetteOrder", "KernelRefusedError", "KernelSide", "RunOrder"]
 
-_BEGIN_WAIT_S = 60.0
-_END_WAIT_S = 20.0
+_BEGIN_WAIT_S = 120.0
+_END_WAIT_S = 60.0
 _IMPORT = "__import__('research_kit.regression.in_kernel', fromlist=['in_kernel'])"
 # Not through %load_ext: the notebook's own would then say that it is loaded already.
 _BEGIN = "__import__('research_kit').load_ipython_extension(get_ipython()); {module}.begin_run({order!r})"

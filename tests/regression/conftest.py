@@ -41,7 +41,9 @@ class Project:
         foreign = ("PYTEST_", "COV_", "LANGFUSE_", "RESEARCH_KIT_")
         environ = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
         # These plugins have nothing to do with it; nbval's alone imports for seconds.
-        unneeded = ["no:asyncio", "no:pytest_cov"] + ([] if "--nbval" in arguments else ["no:nbval"])
+        unneeded = ["no:asyncio", "no:pytest_cov", "no:nbmake"] + (
+            [] if "--nbval" in arguments else ["no:nbval"]
+        )
         disabled = [word for plugin in unneeded for word in ("-p", plugin)]
         command = [sys.executable, "-m", "pytest", "--no-header", "-ra", *disabled, *arguments]
         return subprocess.run(
