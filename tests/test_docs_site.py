@@ -29,8 +29,9 @@ def test_reference_has_every_public_name(site: Path) -> None:
     page = (site / "reference.html").read_text()
     named = {name for name in research_kit.__all__ if hasattr(getattr(research_kit, name), "__module__")}
     hooks = {"load_ipython_extension", "unload_ipython_extension"}
-    instances = {"langfuse_manager", "aio"}
-    missing = {name for name in named - hooks - instances if f'id="research_kit.{name}"' not in page}
+    others = {"langfuse_manager", "aio", "ResearchKitError"}
+    missing = {name for name in named - hooks - others if f'id="research_kit.{name}"' not in page}
+    assert 'id="research_kit.errors.ResearchKitError"' in page
     assert missing == set()
 
 

@@ -16,7 +16,7 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[1]
 # Imported where the user's own environment has it, or in the environment of a benchmark's peers.
-NOT_OURS = {"litellm", "mlflow", "phoenix"}
+NOT_OURS = {"litellm", "mlflow", "panel", "phoenix"}
 
 
 def asked_for(*groups: str) -> set[str]:
@@ -58,7 +58,8 @@ def imported_by(path: Path) -> set[str]:
 def test_everything_imported_is_asked_for(folder: str, groups: tuple[str, ...]) -> None:
     """What is imported comes with the package and its extras; what tests need besides, with their group."""
     files = list((ROOT / folder).rglob("*.py"))
-    own = {"research_kit", "benchmarks", *(path.stem for path in files)}
+    # Benchmarks use what supports the tests.
+    own = {"research_kit", "benchmarks", *(path.stem for path in [*files, *(ROOT / "tests").rglob("*.py")])}
     installed, distributions = installed_with(asked_for(*groups)), metadata.packages_distributions()
     missing = {
         (name, str(path.relative_to(ROOT)))

@@ -12,7 +12,7 @@ from palmerpenguins import load_penguins
 
 from research_kit.agent import LMChoice, ToolServer, as_dspy_tools, build_assistant, build_kernel_server
 
-pytestmark = pytest.mark.local_lm
+pytestmark = [pytest.mark.local_lm, pytest.mark.local_lm_long]
 
 Case = tuple[dict[str, pd.DataFrame], list[tuple[str, tuple[str, ...]]]]
 

@@ -33,6 +33,8 @@ def keep(text: str) -> str:
     written.append(text)
     return f"kept {text}"
 
+# The kernel has another front end's story behind it, which ended with a session that was opened again.
+rk.new_session()
 rk.chat(tools=[ToolServer("lab", lab)])"""
 
 both_front_ends = pytest.mark.parametrize("front_end", ["lab", "notebook"])

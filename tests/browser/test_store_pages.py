@@ -67,7 +67,7 @@ async def test_pages_follow_a_running_session(page: Page, store: StoreAddress) -
     await expect(page.get_by_text("first question")).to_be_visible()
     send(store, 3, session="running", **{"langfuse.observation.input": "second question"})
     await expect(page.get_by_text("second question")).to_be_visible(timeout=20_000)
-    await expect(page.get_by_role("listitem")).to_have_count(2)
+    await expect(page.get_by_role("main").get_by_role("listitem")).to_have_count(2)
     assert violations == []
 
 

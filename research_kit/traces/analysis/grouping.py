@@ -151,5 +151,6 @@ def build_result(keys: Sequence[str], columns: Schema, groups: pd.DataFrame) -> 
 
 def build_rows(schema: Schema, rows: pd.DataFrame) -> pd.DataFrame:
     """Return ``rows`` with exactly the columns and dtypes of ``schema``."""
-    names = [column.name for column in schema]
-    return build_frame(schema, rows[names].to_dict("records"))  # type: ignore[arg-type]
+    # A group and a figure may have one name, as the session of a table of sessions has.
+    names = list(dict.fromkeys(column.name for column in schema))
+    return build_frame(schema, rows.loc[:, ~rows.columns.duplicated()][names].to_dict("records"))  # type: ignore[arg-type]
