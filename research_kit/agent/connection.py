@@ -34,6 +34,8 @@ _CLOSE_TIMEOUT_S = 5.0
 _HTTP_TIMEOUT_S = 30.0
 # A server may hold the stream of an answer open for as long as the call's own timeout allows.
 _HTTP_READ_TIMEOUT_S = None
+# A loop holds its tasks weakly, and the owner of a client must live until it has closed it.
+_owner_tasks: set[asyncio.Task[None]] = set()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +75,14 @@ class Connection:
         self._stop = asyncio.Event()
         # An empty context: the connection outlives the span and the message that happened to open it.
         self._task = self.loop.create_task(self._own(), context=contextvars.Context())
+        _owner_tasks.add(self._task)
+        self._task.add_done_callback(_owner_tasks.discard)
         self._task.add_done_callback(self._on_end)
+
+    def let_go(self) -> None:
+        """Let the owner task close the client by itself; from any thread, also when the loop is closed."""
+        with contextlib.suppress(RuntimeError):
+            self.loop.call_soon_threadsafe(self._stop.set)
 
     async def aclose(self) -> None:
         """Let the owner task close the client, and wait for it within a deadline."""

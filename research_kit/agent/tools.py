@@ -11,6 +11,7 @@ import difflib
 import hashlib
 import json
 import re
+import weakref
 from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -70,6 +71,7 @@ class ToolServer:
         self.target = target
         self.timeout_s = timeout_s
         self._connection: Connection | None = None
+        self._when_forgotten: weakref.finalize[..., ToolServer] | None = None
         self._tools: dict[str, Tool] = {}
 
     def __repr__(self) -> str:
@@ -207,6 +209,11 @@ class ToolServer:
         if connection is None or connection.loop is not asyncio.get_running_loop():
             # Also in a forked child, and after the loop was closed: the old connection is not ours to use.
             connection = self._connection = Connection(self.target, log_path=self.log_path)
+            # A server that nobody holds any more closes its client, as a file does.
+            if self._when_forgotten is not None:
+                self._when_forgotten.detach()
+            self._when_forgotten = weakref.finalize(self, connection.let_go)
+            self._when_forgotten.atexit = False
         done, _ = await asyncio.wait([connection.ready], timeout=self.timeout_s)
         if done and connection.ready.exception() is None:
             return connection

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 import sys
@@ -10,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 from mcp import StdioServerParameters
 from mcp.server.mcpserver import MCPServer
@@ -206,3 +208,17 @@ def test_waiting_on_the_loop_thread_is_refused(practice: ToolServer) -> None:
 
     with pytest.raises(Exception, match="agent loop's own thread"):
         agent_loop().run(misuse())
+
+
+def test_server_that_nobody_holds_closes_its_program(caplog: pytest.LogCaptureFixture) -> None:
+    """A tool server that was used in passing leaves no program and no complaint of asyncio behind."""
+    server = ToolServer("passing", StdioServerParameters(command=sys.executable, args=[SCRIPT]))
+    server.list_tools()
+    children = psutil.Process().children(recursive=True)
+    running = [child for child in children if SCRIPT in child.cmdline()]
+    assert running
+    del server
+    gc.collect()
+    _, left = psutil.wait_procs(running, timeout=20)
+    assert left == []
+    assert "destroyed" not in caplog.text

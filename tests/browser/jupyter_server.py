@@ -80,6 +80,14 @@ def running_jupyter(
             process.wait()
 
 
+def _answers(base_url: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"{base_url}api", timeout=_START_DEADLINE_S):
+            return True
+    except OSError:
+        return False
+
+
 def _post(base_url: str, path: str, body: dict[str, Any]) -> dict[str, Any]:
     headers = {"Authorization": f"token {_TOKEN}", "Content-Type": "application/json"}
     request = urllib.request.Request(f"{base_url}{path}", json.dumps(body).encode(), headers)
@@ -128,7 +136,8 @@ def _wait_for_start(process: subprocess.Popen[bytes], folder: Path) -> dict[str,
     while time.monotonic() < deadline_s:
         for path in (folder / "runtime").glob("jpserver-*.json"):
             text = path.read_text()
-            if text:
+            # The file is there before the server listens.
+            if text and _answers(json.loads(text)["url"]):
                 facts: dict[str, Any] = json.loads(text)
                 return facts
         try:

@@ -17,6 +17,9 @@ from research_kit.errors import BackendError, ConfigError
 from research_kit.store import StoreAddress, ensure_running, stop_store
 from research_kit.transfer.target import Target
 
+# What its fixtures make is made once, not once per worker.
+pytestmark = pytest.mark.xdist_group("transfer")
+
 RECORDED = Path(__file__).parents[1] / "contract" / "data"
 GROUPS = "core,basic,time,io,metadata,model,usage,prompt,metrics,trace_context"
 # When and where a row arrived is not part of what was moved.
