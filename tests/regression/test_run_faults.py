@@ -62,7 +62,8 @@ FAULTS = {
         ("failed", "MemoryError", "MemoryError"),
     ),
     "killed": (
-        "import signal; print('counting', flush=True); os.kill(os.getpid(), signal.SIGKILL)",
+        # The kernel's output thread needs a moment to send what was printed.
+        "import signal, time; print('counting'); time.sleep(1); os.kill(os.getpid(), signal.SIGKILL)",
         {},
         ("crashed", "DeadKernel", "The kernel was ended by SIGKILL"),
     ),
