@@ -93,7 +93,7 @@ def test_retried_call_is_one_generation(seen: Any, scripted: ScriptedLM) -> None
 
 async def test_async_call_and_its_cancellation(seen: Any, scripted: ScriptedLM) -> None:
     """An async call is a generation as any other; one that is cancelled is a warning on every level."""
-    waiting = adapter_reply(pause_before="blue", answer="blue")
+    waiting = adapter_reply(pause_before="blue", answer="it is blue")
     scripted.script(ANSWER, waiting)
     program = dspy.Predict("question -> answer")
     with dspy.context(lm=lm_of(scripted)):
