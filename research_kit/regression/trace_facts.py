@@ -7,11 +7,12 @@ Invariant: an unknown cost is counted as unknown, never as 0.
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-__all__ = ["Observed", "TraceFacts", "percentile", "sum_up"]
+__all__ = ["Observed", "TraceFacts", "sum_up"]
 
 # With this tool DSPy's ReAct says that it is done; nothing is called.
 _FINISH_TOOL = "finish"
@@ -128,7 +129,7 @@ def sum_up(observations: Iterable[Observed]) -> TraceFacts:
         for one in ordered
         if one.kind == "tool" and one.name != _FINISH_TOOL and not _is_in_tool(one, by_id)
     ]
-    latencies = sorted(one.latency_s for one in lm_calls)
+    latencies = [one.latency_s for one in lm_calls]
     failed = {one.observation_id for one in ordered if one.error}
     # An error travels outwards; it is told where it began.
     outer = {one.parent_id for one in ordered if one.error}
@@ -147,19 +148,20 @@ def sum_up(observations: Iterable[Observed]) -> TraceFacts:
             for one in ordered
             if one.observation_id in failed and one.observation_id not in outer
         ),
-        lm_latency_p50_s=percentile(latencies, 0.5),
-        lm_latency_p95_s=percentile(latencies, 0.95),
+        lm_latency_p50_s=_median(latencies),
+        lm_latency_p95_s=_p95(latencies),
     )
 
 
-def percentile(values: list[float], part: float) -> float | None:
-    """Return the percentile of sorted ``values``, between neighbours linearly; None without values."""
-    if not values:
-        return None
-    place = part * (len(values) - 1)
-    below = math.floor(place)
-    above = min(below + 1, len(values) - 1)
-    return values[below] + (values[above] - values[below]) * (place - below)
+def _median(values: list[float]) -> float | None:
+    return statistics.median(values) if values else None
+
+
+def _p95(values: list[float]) -> float | None:
+    """Return the 95th percentile, between neighbours linearly."""
+    if len(values) < 2:
+        return values[0] if values else None
+    return statistics.quantiles(values, n=20, method="inclusive")[-1]
 
 
 def _is_in_tool(one: Observed, by_id: Mapping[str, Observed]) -> bool:

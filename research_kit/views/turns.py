@@ -13,6 +13,7 @@ import pandas as pd
 
 from research_kit.chat.markdown import render_markdown
 from research_kit.store.markup import Markup, element, fragment
+from research_kit.store.prose import prose_of
 from research_kit.traces.rollup import MESSAGE_NAME
 from research_kit.views.nodes import Node, TraceTree
 from research_kit.views.waterfall import contents, waterfall
@@ -23,7 +24,6 @@ from research_kit.views.words import (
     pause_text,
     plain_line,
     printable,
-    prose_of,
     shortened,
     structure_of,
     time_text,

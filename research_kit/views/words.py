@@ -20,7 +20,6 @@ __all__ = [
     "pause_text",
     "plain_line",
     "printable",
-    "prose_of",
     "shortened",
     "structure_of",
     "time_text",
@@ -32,18 +31,6 @@ MAX_CHARACTERS = 20_000
 
 # Tab and line feed stay; every other control character may move the cursor or colour what follows.
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
-_PROSE_KEYS = (
-    "question",
-    "answer",
-    "text",
-    "content",
-    "output",
-    "input",
-    "message",
-    "prompt",
-    "query",
-    "result",
-)
 
 
 def known(value: Any) -> Any:
@@ -112,19 +99,6 @@ def shortened(text: str) -> str:
     """Return at most so much of a text as a page can hold, saying what is left out."""
     hidden = len(text) - MAX_CHARACTERS
     return printable(text if hidden <= 0 else f"{text[:MAX_CHARACTERS]}\n… {hidden:,} more characters")
-
-
-def prose_of(value: Any) -> str | None:
-    """Return what was said in an input or output; None when it is structure."""
-    if isinstance(value, str):
-        return value
-    if isinstance(value, dict):
-        texts = [value[key] for key in _PROSE_KEYS if isinstance(value.get(key), str)]
-        return texts[0] if len(texts) == 1 else None
-    if isinstance(value, list) and value and isinstance(value[-1], dict):
-        content = value[-1].get("content")
-        return content if isinstance(content, str) and "role" in value[-1] else None
-    return None
 
 
 def structure_of(value: Any) -> str:
