@@ -24,6 +24,7 @@ KEYS = {"LANGFUSE_PUBLIC_KEY": "pk-lf-bench", "LANGFUSE_SECRET_KEY": "sk-lf-benc
 
 _SETTING_PREFIXES = ("LANGFUSE_", "RESEARCH_KIT_", "OTEL_", "COVERAGE_", "PYTEST_")
 _DEADLINE_S = 180.0
+_INSTALL_DEADLINE_S = 900
 _Key = TypeVar("_Key")
 
 
@@ -148,6 +149,26 @@ def run_interleaved(
         for way in ways:
             runs[way].append(run(way))
     return runs
+
+
+def peers_python(folder: str, packages: Sequence[str]) -> Path | None:
+    """Return the Python of an environment with ``packages``, made when it is first needed.
+
+    None, and a line that says why, when they cannot be installed here.
+    """
+    place = ROOT / ".research_kit" / folder
+    python, ready = place / "bin" / "python", place / ".ready"
+    if ready.exists():
+        return python
+    try:
+        subprocess.run([sys.executable, "-m", "venv", str(place)], check=True, capture_output=True)
+        install = [str(python), "-m", "pip", "install", "--quiet", *packages]
+        subprocess.run(install, check=True, capture_output=True, timeout=_INSTALL_DEADLINE_S)
+    except (OSError, subprocess.SubprocessError) as error:
+        sys.stdout.write(f"{folder}: {', '.join(packages)} cannot be installed here ({error})\n")
+        return None
+    ready.touch()
+    return python
 
 
 def median(values: Iterable[float]) -> float:

@@ -9,18 +9,16 @@ the benchmark says so and leaves it out.
 from __future__ import annotations
 
 import asyncio
-import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import NamedTuple
 
-from benchmarks.measuring import ROOT, Options, Row, median
+from benchmarks.measuring import Options, Row, median, peers_python
 from benchmarks.page_streams import END, READY
 
 _CHROMIUM = Path("/usr/bin/chromium")
 _PACKAGES = ("jupyterlab>=4.6,<5", "ipykernel>=7.1", "panel", "pyviz-comms")
-_INSTALL_TIMEOUT_S = 900
 _DEADLINE_MS = 300_000
 _GOAL_S = 0.2
 _GOAL_KB = 30.0
@@ -62,7 +60,7 @@ async def _measure(options: Options) -> list[Row]:
     rows = []
     for panel, html in zip(panels, htmls, strict=True):
         rows += _rows(panel, ours[panel], html, ours[html])
-    python = _panel_python()
+    python = peers_python("panel", _PACKAGES)
     if python is not None:
         peer = _Way("Panel's ChatInterface", "open_interface", READY, 0, peer_count)
         theirs, _ = await _visit(options, python, [peer], shows_chat=False)
@@ -166,19 +164,3 @@ async def _show_chat(page, server) -> float:  # type: ignore[no-untyped-def] # P
     await notebook.run_cell(1)
     await notebook.panel.nth(1).wait_for()
     return time.monotonic() - begin_s
-
-
-def _panel_python() -> Path | None:
-    folder = ROOT / ".research_kit" / "panel"
-    python = folder / "bin" / "python"
-    if (folder / ".ready").exists():
-        return python
-    try:
-        subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True, capture_output=True)
-        install = [str(python), "-m", "pip", "install", "--quiet", *_PACKAGES]
-        subprocess.run(install, check=True, capture_output=True, timeout=_INSTALL_TIMEOUT_S)
-    except (OSError, subprocess.SubprocessError) as error:
-        sys.stdout.write(f"page: Panel cannot be installed here ({error})\n")
-        return None
-    (folder / ".ready").touch()
-    return python

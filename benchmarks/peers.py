@@ -22,13 +22,12 @@ import httpx
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 
-from benchmarks.measuring import ROOT, Options, Row
+from benchmarks.measuring import ROOT, Options, Row, peers_python
 from benchmarks.store_speed import make_exports
 from research_kit.store import ensure_running, stop_store
 
 _VENV = ROOT / ".research_kit" / "peers"
 _PACKAGES = ("arize-phoenix", "mlflow")
-_INSTALL_TIMEOUT_S = 900
 _DEADLINE_S = 300.0
 _READER = Path(__file__).with_name("peer_reader.py")
 
@@ -64,7 +63,7 @@ class _Figures(NamedTuple):
 
 def measure(options: Options) -> list[Row]:
     """Send the same spans to each, and read them back into a frame with its own client."""
-    if not _is_installed():
+    if peers_python("peers", _PACKAGES) is None:
         return []
     span_count = 2_400 if options.is_quick else 12_000
     bodies = [_protobuf(export) for export in make_exports(span_count)]
@@ -139,21 +138,6 @@ def _protobuf(export: Mapping[str, Any]) -> bytes:
             ],
         )
     return request.SerializeToString()
-
-
-def _is_installed() -> bool:
-    python = _VENV / "bin" / "python"
-    if (_VENV / ".ready").exists():
-        return True
-    try:
-        subprocess.run([sys.executable, "-m", "venv", str(_VENV)], check=True, capture_output=True)
-        install = [str(python), "-m", "pip", "install", "--quiet", *_PACKAGES]
-        subprocess.run(install, check=True, capture_output=True, timeout=_INSTALL_TIMEOUT_S)
-    except (OSError, subprocess.SubprocessError) as error:
-        sys.stdout.write(f"peers: {' and '.join(_PACKAGES)} cannot be installed here ({error})\n")
-        return False
-    (_VENV / ".ready").touch()
-    return True
 
 
 @contextmanager
