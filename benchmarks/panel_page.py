@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-from benchmarks.measuring import Options, Row, median, peers_python
+from benchmarks.measuring import ROOT, Options, Row, median, peers_python
 from benchmarks.page_streams import END, READY
 
 _CHROMIUM = Path("/usr/bin/chromium")
