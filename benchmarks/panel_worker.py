@@ -12,13 +12,12 @@ import statistics
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import comm
 from comm.base_comm import BaseComm
 
-_HISTORY_ANSWER = "An earlier answer of the conversation, as long as answers are. " * 10
+from benchmarks.page_streams import HISTORY_ANSWER, build_panel, prose_tokens
 
 
 class CountingComm(BaseComm):
@@ -41,54 +40,13 @@ def main() -> None:
     way, history_count, token_count = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
     comm.create_comm = CountingComm
     measure = {"panel": _measure_panel, "html": _measure_html, "engine": _measure_engine}[way]
-    # Tokens of English prose have about four characters and a half, with the space.
-    words = ("The ", "rows ", "of ", "each ", "table ", "were ", "count", "ed. ")
-    tokens = [words[number % 8] + "\n\n" * (number % 120 == 119) for number in range(token_count)]
-    seconds, byte_count = measure(history_count, tokens)
+    seconds, byte_count = measure(history_count, list(prose_tokens(token_count)))
     sys.stdout.write(f"{seconds}\n{byte_count}\n")
 
 
 def _measure_panel(history_count: int, tokens: list[str]) -> tuple[float, int]:
-    from research_kit.chat.engine import Conversation
-    from research_kit.chat.events import Delta, Event, MessageFinished, MessageStarted, Usage
-    from research_kit.chat.panel import ChatPanel
-    from research_kit.chat.past import PastMessage
-
-    class Turn:
-        message_number = 1
-
-        def cancel(self) -> None:
-            """It is over at once."""
-
-        def __iter__(self) -> Iterator[Event]:
-            yield MessageStarted(message_number=1, text="q", trace_id="t")
-            offset = 0
-            for token in tokens:
-                yield Delta(text=token, offset=offset)
-                offset += len(token)
-            # A model is slower than this loop: what streamed has left before the end is known.
-            time.sleep(0.1)
-            yield MessageFinished(answer="".join(tokens), usage=Usage(), latency_s=1.0, trace_id="t")
-
-    class Engine(Conversation):
-        def send(self, text: str) -> Any:
-            return Turn()
-
-    panel = ChatPanel(Engine())
-    panel.show_past(
-        [
-            PastMessage(
-                message_number=number,
-                question="An earlier question?",
-                answer=_HISTORY_ANSWER,
-                error=None,
-                usage=Usage(),
-                latency_s=1.0,
-                trace_id=str(number),
-            )
-            for number in range(history_count // 2)
-        ]
-    )
+    # A model is slower than this loop: what streamed has left before the end is known.
+    panel = build_panel(history_count, lambda: tokens, pause_s=0.1)
     whole = "".join(tokens)
     CountingComm.byte_count = 0
     begin_s = time.perf_counter()
@@ -124,7 +82,7 @@ def _measure_engine(message_count: int, _tokens: list[str]) -> tuple[float, int]
 def _measure_html(history_count: int, tokens: list[str]) -> tuple[float, int]:
     import ipywidgets
 
-    past = f"<p>{_HISTORY_ANSWER}</p>" * history_count
+    past = f"<p>{HISTORY_ANSWER}</p>" * history_count
     widget = ipywidgets.HTML(value=past)
     CountingComm.byte_count = 0
     begin_s, text = time.perf_counter(), ""
