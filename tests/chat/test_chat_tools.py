@@ -10,7 +10,7 @@ from pathlib import Path
 
 import dspy
 import pytest
-from scripted_lm import Reply, ScriptedLM, adapter_reply, running_lm
+from scripted_lm import Reply, ScriptedLM, adapter_reply
 
 from research_kit.agent import configured_servers
 from research_kit.chat.engine import Conversation
@@ -41,13 +41,6 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     yield folder
     for server in configured_servers(folder)[0]:
         server.close()
-
-
-@pytest.fixture
-def server() -> Iterator[ScriptedLM]:
-    with running_lm() as server:
-        yield server
-        server.finish()
 
 
 def step(tool: str, **arguments: object) -> Reply:

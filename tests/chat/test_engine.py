@@ -2,114 +2,28 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import math
-import threading
-import time
-from collections.abc import Callable, Iterator
 from typing import Any
 
 import dspy
-import httpx
 import pytest
-from scripted_lm import Reply, ScriptedLM, adapter_reply, running_lm
+from conversations import Simple, answer, conversation_of, read_trace, wait_until
+from scripted_lm import Reply, ScriptedLM
 
 import research_kit as rk
-from research_kit.agent import ToolRequest
-from research_kit.chat.approving import Approvals
-from research_kit.chat.engine import Conversation
 from research_kit.chat.events import (
-    ApprovalNeeded,
     Delta,
     MessageCancelled,
     MessageFailed,
     MessageFinished,
     MessageStarted,
-    Notice,
     ToolFinished,
     ToolStarted,
 )
 from research_kit.chat.message_trace import query_type
 from research_kit.errors import ConfigError, ResearchKitError
 from research_kit.session import kernel_session
-from research_kit.store import StoreAddress, ensure_running, stop_store
-
-DEADLINE_S = 20.0
-
-
-def answer(text: str, *, pause_before: str | None = None) -> Reply:
-    return adapter_reply(pause_before, answer=text)
-
-
-@pytest.fixture(scope="module")
-def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    path = tmp_path_factory.mktemp("engine") / "data"
-    yield path
-    stop_store(path)
-
-
-@pytest.fixture
-def store(data_dir: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[StoreAddress]:
-    """One store for the module: the process has one Langfuse client, which keeps its first address."""
-    monkeypatch.setenv("RESEARCH_KIT_DATA_DIR", str(data_dir))
-    address = ensure_running(data_dir)
-    rk.new_session()
-    yield address
-    rk.unbind()
-
-
-@pytest.fixture
-def server() -> Iterator[ScriptedLM]:
-    with running_lm() as server:
-        yield server
-        server.finish()
-
-
-class Simple(dspy.Module):
-    """An assistant with one predictor and, on request, one tool."""
-
-    def __init__(self, tool: dspy.Tool | None = None) -> None:
-        super().__init__()
-        self.tool = tool
-        self.predict = dspy.Predict("question, history: dspy.History -> answer")
-
-    async def aforward(self, question: str, history: dspy.History) -> dspy.Prediction:
-        if self.tool is not None:
-            await self.tool.acall(text=question)
-        return await self.predict.acall(question=question, history=history)
-
-
-def conversation_of(
-    server: ScriptedLM, assistant: dspy.Module | None = None, *, cache: bool = False, **options: Any
-) -> Conversation:
-    lm = dspy.LM("openai/gpt-4o-mini", api_base=server.base_url, api_key="test", cache=cache, num_retries=0)
-    return Conversation(lm=lm, assistant=assistant or Simple(), **options)
-
-
-def wait_until(condition: Callable[[], bool], state: Callable[[], object]) -> None:
-    deadline = time.monotonic() + DEADLINE_S
-    while not condition():
-        assert time.monotonic() < deadline, state()
-        time.sleep(0.02)
-
-
-def read_trace(address: StoreAddress, trace_id: str, count: int) -> list[dict[str, Any]]:
-    assert rk.flush()
-    rows: list[dict[str, Any]] = []
-
-    def is_complete() -> bool:
-        nonlocal rows
-        reply = httpx.get(
-            f"{address.base_url}/api/public/v2/observations",
-            params={"traceId": trace_id, "fields": "core,basic,time,io,metadata,usage,trace_context"},
-            auth=(address.public_key, address.secret_key),
-        )
-        rows = reply.raise_for_status().json()["data"]
-        return len(rows) >= count
-
-    wait_until(is_complete, lambda: rows)
-    return rows
+from research_kit.store import StoreAddress
 
 
 def test_answers_and_streams(store: StoreAddress, server: ScriptedLM) -> None:
@@ -330,155 +244,6 @@ def test_feedback_is_one_score_that_can_be_taken_back(store: StoreAddress, serve
     wait_until(lambda: scores() == [["helpful", 0.0, "it is grey"]], scores)
     conversation.give_feedback(trace_id, None, "")
     wait_until(lambda: scores() == [], scores)
-
-
-def test_budget_warns_and_then_refuses(store: StoreAddress, server: ScriptedLM) -> None:
-    """Calls of cells count; near the limit a message says so, and beyond it none is sent."""
-    server.script(answer("one"), answer("two"), answer("three"))
-    conversation = conversation_of(server)
-    lm = conversation.send("first").result().usage
-    tokens = lm.input_tokens + lm.output_tokens
-    rk.budget(tokens=int(tokens * 2.1))
-    events = list(conversation.send("second"))
-    assert any(isinstance(event, Notice) and "budget" in event.text for event in events)
-    rk.budget(tokens=tokens)
-    with pytest.raises(ResearchKitError, match=r"budget of this session is used.*Raise it"):
-        conversation.send("third")
-    rk.budget(tokens=math.inf)
-    assert conversation.ask("third") == "three"
-
-
-def test_budget_ends_a_message_between_two_calls(store: StoreAddress, server: ScriptedLM) -> None:
-    """A program of several calls stops before the one that the budget does not cover."""
-    server.script(answer("one"))
-
-    class Twice(Simple):
-        async def aforward(self, question: str, history: dspy.History) -> dspy.Prediction:
-            await self.predict.acall(question=question, history=history)
-            return await self.predict.acall(question="again", history=history)
-
-    rk.budget(tokens=10)
-    failed = conversation_of(server, Twice()).send("sky?").wait()
-    assert isinstance(failed, MessageFailed)
-    assert "budget of this session is used" in failed.error
-    assert len(server.requests) == 1
-
-
-@pytest.mark.parametrize("value", [0, -1.5])
-def test_budget_refuses_limits_that_are_none(value: float) -> None:
-    """A limit of nothing is a mistake that is explained."""
-    with pytest.raises(ConfigError, match="Give a number above 0"):
-        rk.budget(usd=value)
-
-
-def risky(text: str) -> str:
-    return f"did {text}"
-
-
-class AskingTool(Simple):
-    """An assistant whose tool asks before it runs."""
-
-    approvals: Any = None
-    fingerprint = "1"
-
-    async def aforward(self, question: str, history: dspy.History) -> dspy.Prediction:
-        async def run(text: str) -> str:
-            request = ToolRequest(
-                server="own", name="risky", arguments={"text": text}, fingerprint=self.fingerprint
-            )
-            if not await asyncio.to_thread(self.approvals.ask, request):
-                return "denied"
-            return risky(text)
-
-        tool = dspy.Tool(run, name="risky", arg_types={"text": str})
-        return dspy.Prediction(answer=str(await tool.acall(text=question)))
-
-
-def asking_conversation(server: ScriptedLM, assistant: AskingTool | None = None) -> Conversation:
-    assistant = assistant or AskingTool()
-    conversation = conversation_of(server, assistant)
-    assistant.approvals = conversation.approvals
-    conversation.approvals.is_shown = True
-    return conversation
-
-
-def asked(turn: Any, decision: str, conversation: Conversation) -> tuple[int, str]:
-    count, answer = 0, ""
-    for event in turn:
-        if isinstance(event, ApprovalNeeded):
-            count += 1
-            conversation.decide(event.call_id, decision)
-        if isinstance(event, MessageFinished):
-            answer = event.answer
-    return count, answer
-
-
-def test_tool_asks_until_it_is_allowed_for_the_session(store: StoreAddress, server: ScriptedLM) -> None:
-    """Deny and Allow once hold for one call; Allow for session holds until the session ends."""
-    conversation = asking_conversation(server)
-    assert asked(conversation.send("a"), "deny", conversation) == (1, "denied")
-    assert asked(conversation.send("b"), "once", conversation) == (1, "did b")
-    assert asked(conversation.send("c"), "session", conversation) == (1, "did c")
-    assert asked(conversation.send("d"), "deny", conversation) == (0, "did d")
-    rk.new_session()
-    assert asked(conversation.send("e"), "deny", conversation) == (1, "denied")
-    with pytest.raises(ConfigError, match="'maybe' is not known"):
-        conversation.decide("x", "maybe")
-
-
-def test_changed_tool_asks_again(store: StoreAddress, server: ScriptedLM) -> None:
-    """What was allowed for the session is this tool as it was described; another description asks anew."""
-    assistant = AskingTool()
-    conversation = asking_conversation(server, assistant)
-    assert asked(conversation.send("a"), "session", conversation) == (1, "did a")
-    assistant.fingerprint = "2"
-    turn = conversation.send("b")
-    changes = []
-    for event in turn:
-        if isinstance(event, ApprovalNeeded):
-            changes.append(event.is_changed)
-            conversation.decide(event.call_id, "session")
-    assert changes == [True]
-    assert asked(conversation.send("c"), "deny", conversation) == (0, "did c")
-
-
-def test_stop_ends_a_message_that_asks(store: StoreAddress, server: ScriptedLM) -> None:
-    """While a tool waits for an approval, Stop works, and the tool does not run."""
-    conversation = asking_conversation(server)
-    turn = conversation.send("a")
-    for event in turn:
-        if isinstance(event, ApprovalNeeded):
-            turn.cancel()
-    assert isinstance(turn.wait(), MessageCancelled)
-
-
-def test_tool_is_denied_when_nobody_is_asked(store: StoreAddress, server: ScriptedLM) -> None:
-    """Without a panel the answer is no, unless `approve` says yes."""
-    conversation = asking_conversation(server)
-    conversation.approvals.is_shown = False
-    assert conversation.ask("a") == "denied"
-    allowed = Approvals(lambda name, arguments: (name, arguments) == ("risky", {"text": "a"}))
-    assert allowed.ask(ToolRequest(server="own", name="risky", arguments={"text": "a"}))
-
-
-def test_stop_is_heard_during_a_slow_tool(store: StoreAddress, server: ScriptedLM) -> None:
-    """A function that blocks does not keep Stop from ending the message."""
-    gate, entered = threading.Event(), threading.Event()
-
-    def slow(text: str) -> str:
-        entered.set()
-        assert gate.wait(DEADLINE_S)
-        return text
-
-    server.script(
-        adapter_reply(next_thought="I call.", next_tool_name="slow", next_tool_args='{"text": "x"}')
-    )
-    lm = dspy.LM("openai/gpt-4o-mini", api_base=server.base_url, api_key="test", cache=False, num_retries=0)
-    turn = Conversation(lm=lm, tools=[slow]).send("go")
-    assert entered.wait(DEADLINE_S)
-    turn.cancel()
-    assert isinstance(turn.wait(), MessageCancelled)
-    gate.set()
 
 
 @pytest.mark.parametrize(
