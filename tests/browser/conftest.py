@@ -15,6 +15,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from jupyter_server import JupyterServer, running_jupyter
 from notebook_page import NotebookPage, keep_evidence
+from panel_page import PanelPage
 from scripted_lm import MODEL, ScriptedLM, running_lm
 
 CHROMIUM = "/usr/bin/chromium"
@@ -73,6 +74,11 @@ async def page(browser: Browser, request: pytest.FixtureRequest, tmp_path: Path)
         path = await keep_evidence(page, console, tmp_path, request.node.name)
         print(f"screenshot and console of the failed test: {path}")
     await context.close()
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def view(page: Page) -> PanelPage:
+    return PanelPage(page)
 
 
 @pytest.fixture

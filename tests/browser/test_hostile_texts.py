@@ -12,8 +12,8 @@ import pytest
 import pytest_asyncio
 from hostile import ADDRESS, hostile_texts
 from markdown_it import MarkdownIt
+from panel_page import STATUS, PanelPage
 from playwright.async_api import Page, Request
-from test_panel_view import STATUS, PanelPage
 
 from research_kit.chat.cell_chat import CellAnswer
 from research_kit.chat.events import MessageFinished, ToolFinished, ToolStarted, Usage
