@@ -18,8 +18,6 @@ __all__ = ["Past", "PastMessage", "PastTool", "SessionSummary", "list_sessions",
 
 _RECENT = timedelta(days=30)
 _MOST_SESSIONS = 30
-# With it dspy.ReAct says that it is done; the panel does not show it while it answers either.
-_FINISH_TOOL = "finish"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,8 +95,7 @@ def read_past(session_id: str) -> Past:
     rows = messages_df(session_id).to_dict("records")
     tools: dict[str, list[PastTool]] = {}
     for row in tool_calls_df(session_id).to_dict("records"):
-        if row["name"] != _FINISH_TOOL:
-            tools.setdefault(row["trace_id"], []).append(_tool(row))
+        tools.setdefault(row["trace_id"], []).append(_tool(row))
     messages = [_message(row, number, tools.get(row["trace_id"], ())) for number, row in enumerate(rows, 1)]
     traces = traces_df(session_id)
     costs = traces["cost_usd"].dropna()

@@ -23,13 +23,11 @@ from research_kit.agent import ToolImage, ToolProgress, answer_listener
 from research_kit.chat.current_turn import current_turn
 from research_kit.chat.events import Delta, Event, ToolFinished, ToolReported, ToolStarted, Usage, add_usage
 from research_kit.instrumentation.usage import LMCall
-from research_kit.instrumentation.values import call_inputs
+from research_kit.instrumentation.values import call_inputs, is_finish_tool
 
 __all__ = ["AnswerStream", "ProgressCallback", "answer_listeners", "report_progress"]
 
 _ANSWER_FIELD = "answer"
-# The tool with which dspy.ReAct says that it is done.
-_FINISH_TOOL = "finish"
 _COMPLETION_START = "langfuse.observation.completion_start_time"
 
 
@@ -58,9 +56,9 @@ class ProgressCallback(BaseCallback):
     def on_tool_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:
         """Report that a tool is called."""
         with session.guarded("chat tool"):
-            name = str(getattr(instance, "name", "tool"))
-            if name == _FINISH_TOOL:
+            if is_finish_tool(instance):
                 return
+            name = str(getattr(instance, "name", "tool"))
             self._tools[call_id] = _OpenTool(name=name, started_s=time.perf_counter())
             arguments = call_inputs(inputs)
             self._emit(ToolStarted(call_id=call_id, name=name, arguments=dict(arguments)))

@@ -27,7 +27,7 @@ from research_kit.config import captures_io
 from research_kit.instrumentation.instrumentors import is_instrumented
 from research_kit.instrumentation.lm_scope import LMScope
 from research_kit.instrumentation.usage import CallUsage, LMCall
-from research_kit.instrumentation.values import as_json, call_inputs, in_short
+from research_kit.instrumentation.values import as_json, call_inputs, in_short, is_finish_tool
 
 __all__ = ["ObservationCallback", "Outcome"]
 
@@ -84,6 +84,8 @@ class ObservationCallback(BaseCallback):
     def on_tool_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:
         """Open an observation for a tool call."""
         with session.guarded("DSPy tool"):
+            if is_finish_tool(instance):
+                return
             name = getattr(instance, "name", None) or type(instance).__name__
             self._start(call_id, str(name), "tool", call_inputs(inputs))
 

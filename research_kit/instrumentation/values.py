@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-__all__ = ["as_json", "call_inputs", "in_short"]
+__all__ = ["as_json", "call_inputs", "in_short", "is_finish_tool"]
 
 # Deeper than any message is.
 _MAX_DEPTH = 24
@@ -17,6 +17,11 @@ _MAX_INT_BITS = 4096
 def as_json(value: Any) -> str:
     """Return ``value`` as JSON text; what JSON does not know is shown as its text."""
     return json.dumps(_plain(value, ()), ensure_ascii=False)
+
+
+def is_finish_tool(tool: Any) -> bool:
+    """Say whether a tool is the one with which ``dspy.ReAct`` says that it is done: nothing is called."""
+    return getattr(getattr(tool, "func", None), "__module__", None) == "dspy.predict.react"
 
 
 def call_inputs(inputs: Mapping[str, Any]) -> Any:

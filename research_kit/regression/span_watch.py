@@ -13,6 +13,7 @@ from typing import Any
 from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor
 
 from research_kit.regression.trace_facts import Observed
+from research_kit.session.export_filter import MCP_SCOPE, should_export_span
 from research_kit.session.guard import guarded
 from research_kit.session.span_attributes import span_attributes
 
@@ -31,9 +32,6 @@ class SpanWatch(SpanProcessor):
 
     def on_end(self, span: ReadableSpan) -> None:
         """Take the facts of ``span``."""
-        # Here, when tracing is on: importing it imports Langfuse, which would switch tracing on half-way.
-        from research_kit.session.export_filter import should_export_span
-
         with guarded("trace check"):
             attributes = span_attributes(span)
             if "session.id" in attributes and should_export_span(span):
@@ -71,8 +69,6 @@ def _observed(span: ReadableSpan, attributes: Mapping[str, Any]) -> Observed:
 
 
 def _kind(span: ReadableSpan, attributes: Mapping[str, Any]) -> tuple[str, str]:
-    from research_kit.session.export_filter import MCP_SCOPE
-
     scope = span.instrumentation_scope
     if scope is not None and scope.name == MCP_SCOPE:
         is_call = attributes.get("mcp.method.name") == "tools/call"

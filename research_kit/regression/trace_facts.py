@@ -14,9 +14,6 @@ from typing import Any
 
 __all__ = ["Observed", "TraceFacts", "sum_up"]
 
-# With this tool DSPy's ReAct says that it is done; nothing is called.
-_FINISH_TOOL = "finish"
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Observed:
@@ -124,11 +121,7 @@ def sum_up(observations: Iterable[Observed]) -> TraceFacts:
         around.observation_id for one in ordered if one.kind == "lm" for around in _around(one, by_id)
     }
     lm_calls = [one for one in ordered if one.kind == "lm" and one.observation_id not in wrappers]
-    tools = [
-        one
-        for one in ordered
-        if one.kind == "tool" and one.name != _FINISH_TOOL and not _is_in_tool(one, by_id)
-    ]
+    tools = [one for one in ordered if one.kind == "tool" and not _is_in_tool(one, by_id)]
     latencies = [one.latency_s for one in lm_calls]
     failed = {one.observation_id for one in ordered if one.error}
     # An error travels outwards; it is told where it began.

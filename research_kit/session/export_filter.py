@@ -8,8 +8,9 @@ one generation per call where a library makes spans itself and its instrumentati
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
+from functools import cache
 
-from langfuse.span_filter import is_default_export_span
 from opentelemetry.sdk.trace import ReadableSpan
 
 __all__ = ["MCP_SCOPE", "REPETITION", "repeats_its_parent", "should_export_span"]
@@ -36,7 +37,15 @@ def should_export_span(span: ReadableSpan) -> bool:
         return False
     if scope is not None and scope.name == MCP_SCOPE:
         return (span.attributes or {}).get("mcp.method.name") in _MCP_METHODS
-    return is_default_export_span(span)
+    return _langfuse_choice()(span)
+
+
+@cache
+def _langfuse_choice() -> Callable[[ReadableSpan], bool]:
+    # Not above: in a kernel, importing Langfuse switches tracing on, which needs this module whole.
+    from langfuse.span_filter import is_default_export_span
+
+    return is_default_export_span
 
 
 def repeats_its_parent(span: ReadableSpan, parent: ReadableSpan) -> bool:

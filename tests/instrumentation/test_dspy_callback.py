@@ -13,7 +13,7 @@ import pytest
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-from scripted_lm import Reply, ScriptedLM, running_lm
+from scripted_lm import Reply, ScriptedLM, adapter_reply, running_lm
 
 from research_kit.instrumentation.dspy_callback import ObservationCallback
 from research_kit.instrumentation.prices import declare_free_models
@@ -133,6 +133,22 @@ def test_tool_is_a_tool(observed: Any) -> None:
     assert seen.one("add").attributes["langfuse.observation.type"] == "tool"
     assert seen.value("add", "input") == {"a": 1, "b": 2}
     assert seen.value("add", "output") == 3
+
+
+def test_the_word_that_react_is_done_is_no_tool_call(observed: Any, server: ScriptedLM) -> None:
+    """ReAct ends by calling a tool of its own, which is not observed; one of the user's of that name is."""
+    seen, _ = observed
+    steps = [("look", "{}"), ("finish", "{}")]
+    server.script(
+        *[adapter_reply(next_thought="t", next_tool_name=name, next_tool_args=args) for name, args in steps],
+        adapter_reply(reasoning="r", answer="a"),
+    )
+    with dspy.context(lm=lm_of(server)):
+        dspy.ReAct("question -> answer", tools=[dspy.Tool(lambda: "seen", name="look")])(question="q")
+        dspy.Tool(lambda: "over", name="finish")()
+    kinds = [(span.name, span.attributes["langfuse.observation.type"]) for span in seen.all()]
+    assert [name for name, kind in kinds if kind == "tool"] == ["look", "finish"]
+    assert ("ReAct", "agent") in kinds
 
 
 def test_failure_is_an_error_on_every_level(observed: Any, server: ScriptedLM) -> None:
