@@ -47,7 +47,7 @@ def wait_for_end(pid: int) -> None:
 
 FAULTS = {
     "endless loop in C": (
-        # The kernel's output thread sends what was printed only while the interpreter can be taken from the cell.
+        # What was printed is sent by another thread, which needs the interpreter for a moment.
         "import time; print('counting'); time.sleep(0.5); sum(iter(int, 1))",
         {"cell_timeout_s": 2.0},
         ("timeout", "CellTimeout", "The cell was still running after 2 s"),
