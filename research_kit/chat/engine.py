@@ -92,6 +92,10 @@ class Conversation:
         """Why the backend is in its state; empty when all is well."""
         return session.status().reason
 
+    def listen(self, listener: Callable[[], None]) -> Callable[[], None]:
+        """Call ``listener``, from any thread, when the backend's state has changed; return what ends this."""
+        return session.kernel_session().listen(listener)
+
     @property
     def lm_name(self) -> str | None:
         """The language model that answers; None before the first message."""

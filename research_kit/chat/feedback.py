@@ -7,14 +7,22 @@ first.
 from __future__ import annotations
 
 import uuid
+from typing import NamedTuple
 
 from research_kit import session
 from research_kit.errors import ResearchKitError
 
-__all__ = ["FEEDBACK_NAME", "give_feedback"]
+__all__ = ["FEEDBACK_NAME", "Feedback", "give_feedback"]
 
 FEEDBACK_NAME = "helpful"
 _TIMEOUT_S = 10.0
+
+
+class Feedback(NamedTuple):
+    """A thumb: 1 for up, 0 for down, and a comment that may be empty."""
+
+    value: int
+    comment: str
 
 
 def give_feedback(trace_id: str, value: int | None, comment: str) -> None:

@@ -91,12 +91,14 @@ class ChatPanel(anywidget.AnyWidget):
         self._turns: dict[str, Turn] = {}
         self._static = StaticCopy()
         self._is_displayed = False
+        self._view_context = contextvars.copy_context()
         super().__init__(
             transcript={"revision": 0, "messages": []}, status=read_status(engine, is_busy=False)
         )
         self._messages = Transcript(self.transcript, self.send)
         self._is_built = True
         engine.approvals.is_shown = True
+        self._stop_listening = engine.listen(self._on_backend_change)
         self.on_msg(lambda _panel, content, _buffers: self.receive(content))
 
     @property
@@ -183,6 +185,7 @@ class ChatPanel(anywidget.AnyWidget):
         """Stop the running answer and remove the panel from the page."""
         if self._is_built:
             self.stop()
+            self._stop_listening()
         super().close()
 
     def __repr__(self) -> str:
@@ -211,6 +214,7 @@ class ChatPanel(anywidget.AnyWidget):
     def _answer_hello(self, revision: int) -> None:
         # Publishing from here also tells ipykernel which subshell the next click should reach.
         self.send({"type": "ready"})
+        self._view_context = contextvars.copy_context()
         if self._turns or revision != self.transcript["revision"]:
             self._resend_transcript()
         self._refresh_status()
@@ -327,6 +331,7 @@ class ChatPanel(anywidget.AnyWidget):
         sessions = [
             {
                 "session_id": known.session_id,
+                "title": kept_text(known.title),
                 "start_time": known.start_time.isoformat(),
                 "message_count": known.message_count,
                 "cost": format_cost(known.usage),
@@ -362,6 +367,10 @@ class ChatPanel(anywidget.AnyWidget):
                     self._messages.put([{**wire, "trace_url": address}])
         self._refresh_status()
 
+    def _on_backend_change(self) -> None:
+        # Published for the subshell of the latest view, or the next click would wait for a running cell.
+        self._view_context.copy().run(self._refresh)
+
     def _part_id(self, part: int) -> str:
         return f"{self._display_id}-{part}"
 
@@ -378,6 +387,7 @@ class ChatPanel(anywidget.AnyWidget):
 def _interrupted(answer: ChatMessage) -> ChatMessage:
     return replace(
         answer,
+        text=kept_text(answer.arrived),
         state="failed",
         error="The answer broke off because of an error inside the conversation; the kernel's log shows it. "
         "Send the message again.",

@@ -7,17 +7,23 @@ with a session.
 from __future__ import annotations
 
 import json
+import textwrap
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from research_kit.chat.events import Usage
+from research_kit.chat.events import Usage, add_usage
+from research_kit.chat.feedback import FEEDBACK_NAME, Feedback
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = ["Past", "PastMessage", "PastTool", "SessionSummary", "list_sessions", "read_past"]
 
 _RECENT = timedelta(days=30)
 _MOST_SESSIONS = 30
+_TITLE_CHARACTERS = 90
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +60,7 @@ class PastMessage:
         latency_s: Seconds from sending to the whole answer.
         trace_id: Its trace.
         tools: The tool calls, in the order of their start.
+        feedback: The thumb that it was given; None when it was given none.
     """
 
     message_number: int
@@ -64,13 +71,15 @@ class PastMessage:
     latency_s: float
     trace_id: str
     tools: tuple[PastTool, ...] = ()
+    feedback: Feedback | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionSummary:
-    """A session that one can go on with."""
+    """A session that one can go on with: its first question, and the sums of its messages."""
 
     session_id: str
+    title: str
     start_time: datetime
     message_count: int
     usage: Usage
@@ -96,7 +105,11 @@ def read_past(session_id: str) -> Past:
     tools: dict[str, list[PastTool]] = {}
     for row in tool_calls_df(session_id).to_dict("records"):
         tools.setdefault(row["trace_id"], []).append(_tool(row))
-    messages = [_message(row, number, tools.get(row["trace_id"], ())) for number, row in enumerate(rows, 1)]
+    thumbs = _thumbs(session_id) if rows else {}
+    messages = [
+        _message(row, number, tools.get(row["trace_id"], ()), thumbs.get(row["trace_id"]))
+        for number, row in enumerate(rows, 1)
+    ]
     traces = traces_df(session_id)
     costs = traces["cost_usd"].dropna()
     usage = Usage(
@@ -114,19 +127,36 @@ def list_sessions() -> list[SessionSummary]:
     Raises:
         BackendError: When the server cannot be read.
     """
-    from research_kit.traces import sessions_df
+    from research_kit.traces import ALL_SESSIONS, messages_df
 
-    frame = sessions_df(start_time=datetime.now(UTC) - _RECENT)
-    frame = frame[frame["message_count"] > 0].tail(_MOST_SESSIONS)
-    return [
-        SessionSummary(
-            session_id=row["session_id"],
-            start_time=row["start_time"].to_pydatetime(),
-            message_count=int(row["message_count"]),
-            usage=_usage(row),
-        )
-        for row in reversed(frame.to_dict("records"))
-    ]
+    frame = messages_df(ALL_SESSIONS, start_time=datetime.now(UTC) - _RECENT)
+    found = [_summary(str(name), rows) for name, rows in frame.groupby("session_id", sort=False)]
+    return sorted(found, key=lambda known: known.start_time, reverse=True)[:_MOST_SESSIONS]
+
+
+def _summary(session_id: str, messages: pd.DataFrame) -> SessionSummary:
+    usage, rows = Usage(), messages.to_dict("records")
+    for row in rows:
+        usage = add_usage(usage, _usage(row))
+    question = " ".join((_known(rows[0]["question"]) or "").split())
+    return SessionSummary(
+        session_id=session_id,
+        title=textwrap.shorten(question, _TITLE_CHARACTERS, placeholder=" …"),
+        start_time=rows[0]["start_time"].to_pydatetime(),
+        message_count=len(rows),
+        usage=usage,
+    )
+
+
+def _thumbs(session_id: str) -> dict[str, Feedback]:
+    from research_kit.traces import scores_df
+
+    frame = scores_df(session_id)
+    return {
+        row["trace_id"]: Feedback(int(row["value"]), _known(row["comment"]) or "")
+        for row in frame[frame["name"] == FEEDBACK_NAME].to_dict("records")
+        if _known(row["trace_id"]) is not None and _known(row["value"]) is not None
+    }
 
 
 def _tool(row: Mapping[Any, Any]) -> PastTool:
@@ -141,7 +171,9 @@ def _tool(row: Mapping[Any, Any]) -> PastTool:
     )
 
 
-def _message(row: Mapping[Any, Any], number: int, tools: Iterable[PastTool]) -> PastMessage:
+def _message(
+    row: Mapping[Any, Any], number: int, tools: Iterable[PastTool], feedback: Feedback | None
+) -> PastMessage:
     return PastMessage(
         message_number=number,
         question=_known(row["question"]) or "",
@@ -151,6 +183,7 @@ def _message(row: Mapping[Any, Any], number: int, tools: Iterable[PastTool]) -> 
         latency_s=float(_known(row["latency_s"]) or 0.0),
         trace_id=str(row["trace_id"]),
         tools=tuple(tools),
+        feedback=feedback,
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from research_kit.chat.events import Event, Usage
@@ -73,6 +73,9 @@ class Engine(Protocol):
     @property
     def backend_reason(self) -> str:
         """Why the backend is in that state; empty when all is well."""
+
+    def listen(self, listener: Callable[[], None]) -> Callable[[], None]:
+        """Call ``listener``, from any thread, when the backend's state has changed; return what ends this."""
 
     @property
     def waiting_count(self) -> int:

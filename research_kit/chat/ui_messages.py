@@ -7,6 +7,7 @@ Invariant: folding the events of a whole turn into a running answer leaves an an
 from __future__ import annotations
 
 import json
+import string
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, NamedTuple
@@ -26,6 +27,7 @@ from research_kit.chat.events import (
     ToolStarted,
     Usage,
 )
+from research_kit.chat.feedback import Feedback
 from research_kit.chat.markdown import clean_text, is_picture, render_markdown
 from research_kit.chat.past import PastMessage, PastTool
 from research_kit.chat.ui_format import format_latency, usage_texts
@@ -45,6 +47,8 @@ __all__ = [
 
 _MAX_TOOL_CHARACTERS = 20_000
 _MAX_PROGRESS_CHARACTERS = 120
+# What a word that is still being written may consist of, when it may turn out to be a secret.
+_WORD = string.ascii_letters + string.digits + string.punctuation
 
 State = Literal["sent", "queued", "running", "finished", "failed", "cancelled"]
 
@@ -85,7 +89,8 @@ class ChatMessage:
     Attributes:
         message_id: Unique in its panel.
         role: Who said it.
-        text: The text as written; Markdown when the assistant wrote it.
+        text: The text as written, without secrets; Markdown when the assistant wrote it.
+        arrived: What has come of the text of a running answer, as it came; never sent to a browser.
         state: ``sent`` for the user's messages, the state of the turn for answers.
         message_number: Number in the conversation.
         tools: The tool calls of an answer, in the order of their start.
@@ -94,11 +99,13 @@ class ChatMessage:
         trace_id: The trace of the turn; None when telemetry is off.
         error: Why the answer failed, and what to do.
         notice: What the user should know besides.
+        feedback: The thumb that the answer was given before.
     """
 
     message_id: str
     role: Literal["user", "assistant"]
     text: str = ""
+    arrived: str = ""
     state: State
     message_number: int = 0
     tools: tuple[ToolCall, ...] = ()
@@ -107,6 +114,7 @@ class ChatMessage:
     trace_id: str | None = None
     error: str | None = None
     notice: str | None = None
+    feedback: Feedback | None = None
 
 
 class Batch(NamedTuple):
@@ -133,10 +141,13 @@ def fold_events(answer: ChatMessage, events: Iterable[Event]) -> Batch:
     before, offset = answer, None
     for event in events:
         answer = fold_event(answer, event)
-        if isinstance(event, Delta):
-            offset = event.offset if offset is None else min(offset, event.offset)
+    if answer.state == "running" and answer.arrived != before.arrived:
+        answer = replace(answer, text=_shown_so_far(answer.arrived))
+        if answer.text != before.text:
+            # All of it again, where a secret has been recognised further up.
+            offset = len(before.text) if answer.text.startswith(before.text) else 0
     changed_tools = tuple(tool for tool in answer.tools if tool not in before.tools)
-    return Batch(answer, None if offset is None else min(offset, len(before.text)), changed_tools)
+    return Batch(answer, offset, changed_tools)
 
 
 def fold_event(answer: ChatMessage, event: Event) -> ChatMessage:
@@ -145,7 +156,7 @@ def fold_event(answer: ChatMessage, event: Event) -> ChatMessage:
         case MessageStarted():
             return replace(answer, trace_id=event.trace_id, state="running")
         case Delta():
-            return replace(answer, text=answer.text[: event.offset] + clean_text(event.text))
+            return replace(answer, arrived=answer.arrived[: event.offset] + clean_text(event.text))
         case ToolStarted():
             return replace(answer, tools=(*answer.tools, _started_call(event)))
         case ApprovalNeeded():
@@ -161,7 +172,8 @@ def fold_event(answer: ChatMessage, event: Event) -> ChatMessage:
             state: State = "finished" if isinstance(event, MessageFinished) else "cancelled"
             return replace(_ended(answer, event), text=kept_text(event.answer), state=state)
         case MessageFailed():
-            return replace(_ended(answer, event), state="failed", error=kept_text(event.error))
+            text, error = kept_text(answer.arrived), kept_text(event.error)
+            return replace(_ended(answer, event), text=text, state="failed", error=error)
 
 
 def message_to_wire(message: ChatMessage, *, trace_url: str | None) -> dict[str, Any]:
@@ -182,7 +194,7 @@ def message_to_wire(message: ChatMessage, *, trace_url: str | None) -> dict[str,
         "latency_s": message.latency_s,
         "trace_id": message.trace_id,
         "trace_url": trace_url,
-        "feedback": None,
+        "feedback": message.feedback._asdict() if message.feedback else None,
         "texts": {**usage_texts(message.usage), "latency": format_latency(message.latency_s)},
     }
 
@@ -205,6 +217,7 @@ def past_to_messages(past: PastMessage) -> tuple[ChatMessage, ChatMessage]:
         latency_s=past.latency_s,
         trace_id=past.trace_id,
         error=past.error if is_failed else None,
+        feedback=past.feedback,
     )
     return question, answer
 
@@ -216,6 +229,11 @@ def tool_to_wire(tool: ToolCall) -> dict[str, Any]:
         "images": list(tool.images),
         "texts": {"latency": format_latency(tool.latency_s)},
     }
+
+
+def _shown_so_far(arrived: str) -> str:
+    """Return what may be shown of a text that goes on: its last word waits, for it may become a secret."""
+    return session.masked(arrived.rstrip(_WORD))
 
 
 def _past_call(past: PastTool) -> ToolCall:

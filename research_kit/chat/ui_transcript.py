@@ -89,7 +89,7 @@ class Transcript:
             return
         streamed, text = self.messages[index]["text"], wire["text"]
         growing = self._growing.pop(wire["message_id"], None) or GrowingMarkdown()
-        keep_text = len(text) if streamed.startswith(text) else 0
+        keep_text = min(len(streamed), len(text)) if text.startswith(streamed[: len(text)]) else 0
         keep_html, html = growing.finish(text) if keep_text else (0, wire["html"])
         self.messages[index] = wire
         sent = {**wire, "html": html, "text": text[keep_text:]}

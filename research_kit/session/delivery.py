@@ -84,6 +84,7 @@ class DeliveryProcessor(SpanProcessor):
         should_export: Says whether a span is kept at all.
         mask: Takes secrets out before anything reaches the disk; by default the built-in rules.
         on_delivered: Called when the server has taken something, the first time and after each fault.
+        on_change: Called when the outcome has become another one.
         limit_bytes: How large the file of what waits may become.
     """
 
@@ -95,13 +96,14 @@ class DeliveryProcessor(SpanProcessor):
         should_export: Callable[[ReadableSpan], bool],
         mask: CurrentMask | None = None,
         on_delivered: Callable[[], None] = lambda: None,
+        on_change: Callable[[], None] = lambda: None,
         limit_bytes: int = DEFAULT_LIMIT_BYTES,
     ) -> None:
         self._get_backend = get_backend
         self._folder, self._limit_bytes = folder, limit_bytes
         self._should_export = should_export
         self._mask = mask or CurrentMask()
-        self._on_delivered = on_delivered
+        self._on_delivered, self._on_change = on_delivered, on_change
         self._began_ns = 0
         self._start_empty()
         _processors.add(self)
@@ -372,6 +374,9 @@ class DeliveryProcessor(SpanProcessor):
                 delivered_count=known.delivered_count + delivered_count,
             )
             self._changed.notify_all()
+        if (known.outcome, known.reason) != (outcome, reason):
+            with guarded("change of state"):
+                self._on_change()
 
 
 def _shorten(batch: _Batch) -> bool:
@@ -418,6 +423,7 @@ def _restart_in_child() -> None:
     for processor in list(_processors):
         processor._start_empty()
         processor._began_ns = time.time_ns()
+        processor._on_change = lambda: None  # whoever listens is the parent's
 
 
 if hasattr(os, "register_at_fork"):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -85,6 +85,7 @@ class KernelSession:
         self._cells: CellTraces | None = None
         self._since = datetime.now(UTC)
         self._watchers: list[SpanProcessor] = []
+        self._listeners: list[Callable[[], None]] = []
         self.resumed_session_id: str | None = None
         with guarded("child process"):
             self._inherit()
@@ -164,6 +165,15 @@ class KernelSession:
             if self._telemetry is not None:
                 self._telemetry.add_processor(processor)
 
+    def listen(self, listener: Callable[[], None]) -> Callable[[], None]:
+        """Call ``listener``, from the delivery thread, when `status` has changed; return what ends this."""
+        self._listeners.append(listener)
+        return lambda: self._listeners.remove(listener) if listener in self._listeners else None
+
+    def _tell_listeners(self) -> None:
+        for listener in list(self._listeners):
+            listener()
+
     def activate(self) -> Telemetry | None:
         """Switch tracing on when a session is bound and tracing is enabled; cheap when it is on already.
 
@@ -240,6 +250,7 @@ class KernelSession:
                 get_backend=self.refresh_backend,
                 get_stamp=lambda: self._stamp,
                 on_delivered=self.find_project,
+                on_change=self._tell_listeners,
                 mask=self._mask or CurrentMask(),
             )
         except Exception as error:

@@ -123,6 +123,7 @@ def start_telemetry(
     get_backend: Callable[[], Backend],
     get_stamp: Callable[[], Stamp],
     on_delivered: Callable[[], None],
+    on_change: Callable[[], None],
     mask: CurrentMask,
 ) -> Telemetry:
     """Create the Langfuse client and put stamping and delivery on the provider that it uses.
@@ -133,6 +134,7 @@ def start_telemetry(
         get_backend: Returns the server for deliveries.
         get_stamp: Returns the session attributes of new spans.
         on_delivered: Called when the server has taken something, the first time and after each fault.
+        on_change: Called when deliveries begin to succeed or to fail.
         mask: Takes secrets out of what is recorded.
 
     Raises:
@@ -144,6 +146,7 @@ def start_telemetry(
         should_export=_should_deliver,
         mask=mask,
         on_delivered=on_delivered,
+        on_change=on_change,
         limit_bytes=int(settings.spool_max_mb * 1024 * 1024),
     )
     with _media_inside():

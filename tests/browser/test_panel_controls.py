@@ -132,7 +132,7 @@ async def test_view_rates_retries_edits_and_exports(view: PanelPage) -> None:
     await view.page.get_by_role("button", name="Earlier sessions").click()
     assert await view.sent("list_sessions") == [PROTOCOL["to_kernel"]["list_sessions"]]
     await view.publish(**PROTOCOL["to_browser"]["sessions"])
-    await view.page.get_by_role("button", name="jupyter-1").click()
+    await view.page.get_by_role("button", name="How many rows?").click()
     await view.page.get_by_role("button", name="New session").click()
     assert [sent["session_id"] for sent in await view.sent("open_session")] == ["jupyter-1", None]
 

@@ -225,7 +225,9 @@ def test_conversation_goes_on_in_another_kernel(store: StoreAddress, server: Scr
     second.ask("Are you sure?")
     assert "What colour is the sky?" in json.dumps(server.requests[-1]["messages"])
     assert second.totals.message_count == 2
-    assert session_id in [known.session_id for known in second.list_sessions()]
+    [known] = [known for known in second.list_sessions() if known.session_id == session_id]
+    assert (known.title, known.message_count) == ("What colour is the sky?", 2)
+    assert known.usage.input_tokens == second.totals.usage.input_tokens
 
 
 def test_feedback_is_one_score_that_can_be_taken_back(store: StoreAddress, server: ScriptedLM) -> None:
@@ -242,6 +244,7 @@ def test_feedback_is_one_score_that_can_be_taken_back(store: StoreAddress, serve
         return frame[["name", "value", "comment"]].values.tolist()
 
     wait_until(lambda: scores() == [["helpful", 0.0, "it is grey"]], scores)
+    assert [message.feedback for message in conversation.restore()] == [(0, "it is grey")]
     conversation.give_feedback(trace_id, None, "")
     wait_until(lambda: scores() == [], scores)
 

@@ -11,6 +11,7 @@ from IPython.utils.capture import capture_output
 from scripted_panel import USAGE, Browser, finished, started
 
 from research_kit.chat.events import MessageFailed, ToolFinished, ToolStarted
+from research_kit.chat.feedback import Feedback
 from research_kit.chat.past import PastMessage, PastTool
 from research_kit.errors import BackendError, ConfigError
 
@@ -22,6 +23,7 @@ PAST = PastMessage(
     usage=USAGE,
     latency_s=1.0,
     trace_id="t7",
+    feedback=Feedback(0, "too short"),
     tools=(
         PastTool(
             call_id="c7",
@@ -124,6 +126,18 @@ def test_addresses_that_become_known_later_are_shown() -> None:
     assert browser.comm.custom[-1]["message"] == browser.answer
 
 
+def test_a_change_of_the_backend_is_shown_when_it_happens() -> None:
+    """Nobody needs to look at the panel or write: the state and its reason come by themselves."""
+    browser = Browser()
+    browser.engine.backend_state, browser.engine.backend_reason = "buffering", "it answered 503"
+    [tell] = browser.engine.listeners
+    tell()
+    shown = browser.comm.states[-1]["status"]
+    assert (shown["backend_state"], shown["backend_reason"]) == ("buffering", "it answered 503")
+    browser.panel.close()
+    assert browser.engine.listeners == []
+
+
 def test_export_leaves_code_as_it_was_written() -> None:
     """In exported Markdown, signs of HTML are taken apart in prose and stay in code."""
     code = "```python\nif a < b:\n    print(x[0] != y)\n```"
@@ -189,12 +203,14 @@ def test_session_is_picked_and_replayed() -> None:
     browser.panel.receive({"type": "list_sessions"})
     browser.join_thread()
     [session] = browser.comm.custom[-1]["sessions"]
-    assert (session["session_id"], session["cost"]) == ("jupyter-0", "$0.0012")
+    assert (session["session_id"], session["title"]) == ("jupyter-0", "What was it?")
+    assert session["cost"] == "$0.0012"
     browser.engine.past = [PAST]
     browser.panel.receive({"type": "open_session", "session_id": "jupyter-0"})
     browser.join_thread()
     assert [message["text"] for message in browser.transcripts[-1]["messages"]] == ["What was it?", "**42**"]
     assert browser.answer["html"] == "<p><strong>42</strong></p>\n"
+    assert browser.answer["feedback"] == {"value": 0, "comment": "too short"}
     [tool] = browser.answer["tools"]
     assert (tool["name"], tool["arguments"], tool["result"]) == ("look", '{\n  "name": "x"\n}', "an int")
     browser.send_and_wait("and now?")

@@ -29,7 +29,7 @@ def test_panel_sends_only_messages_of_the_protocol() -> None:
     """Each message to the browser has exactly the fields of its example, and every example occurs."""
     gate = threading.Event()
     call = ToolStarted(call_id="c1", name="describe", arguments={})
-    browser = Browser([started(), call, Delta(text="Hel", offset=0), gate, finished()])
+    browser = Browser([started(), call, Delta(text="Hel lo", offset=0), gate, finished()])
     browser.engine.budget = Budget(session_id="s", used=browser.engine.budget.used, limit_tokens=10)
     browser.panel.receive({"type": "hello", "revision": 0})
     browser.send("hi")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from typing import Any
 
 import pytest
@@ -62,7 +63,7 @@ def test_panel_streams_few_messages_that_add_up() -> None:
 
 
 def test_panel_sends_of_the_end_only_what_is_missing() -> None:
-    """The whole answer is not sent again: its text is there, and so are the blocks that were whole."""
+    """Only the last word is still missing: the text before it is there, and so are the whole blocks."""
     text = "First *block*.\n\nSecond block.\n\nThird **block**."
     gate = threading.Event()
     browser = Browser([started(), Delta(text=text, offset=0), gate, finished(text)])
@@ -73,7 +74,7 @@ def test_panel_sends_of_the_end_only_what_is_missing() -> None:
     [delta] = [message for message in browser.comm.custom if message["type"] == "delta"]
     last = [message for message in browser.comm.custom if message["type"] == "message"][-1]
     assert delta["html"] == "<p>First <em>block</em>.</p>\n<p>Second block.</p>\n"
-    assert (last["keep_text"], last["message"]["text"]) == (len(text), "")
+    assert (last["keep_text"], last["message"]["text"]) == (len(text) - 10, "**block**.")
     assert last["keep_html"] == delta["html_end"]
     assert last["message"]["html"] == "<p>Third <strong>block</strong>.</p>\n"
     assert browser.answer["html"] == delta["html"] + last["message"]["html"]
@@ -98,13 +99,13 @@ def test_panel_sends_as_much_with_a_long_history_as_with_none() -> None:
 def test_panel_streams_a_delta_before_the_next_event() -> None:
     """A delta reaches the browser, and the trait that a reload reads, also when nothing follows it."""
     gate = threading.Event()
-    browser = Browser([started(), Delta(text="Hel", offset=0), gate, finished()])
+    browser = Browser([started(), Delta(text="Hel lo", offset=0), gate, finished()])
     browser.send("hi")
     browser.wait_for_custom("delta")
     [delta] = [message for message in browser.comm.custom if message["type"] == "delta"]
-    assert (delta["message_id"], delta["offset"], delta["text"], delta["html"]) == ("a1", 0, "Hel", "")
-    browser.wait_for_answer("Hel")
-    assert browser.panel.get_state("transcript")["transcript"]["messages"][-1]["text"] == "Hel"
+    assert (delta["message_id"], delta["offset"], delta["text"], delta["html"]) == ("a1", 0, "Hel ", "")
+    browser.wait_for_answer("Hel ")
+    assert browser.panel.get_state("transcript")["transcript"]["messages"][-1]["text"] == "Hel "
     gate.set()
     browser.wait_until_idle()
 
@@ -113,10 +114,10 @@ def test_panel_replaces_text_from_the_offset_of_a_delta() -> None:
     """A delta whose offset is not the end replaces what was there."""
     gate = threading.Event()
     browser = Browser(
-        [started(), Delta(text="first\n\ntry", offset=0), Delta(text="second", offset=0), gate, finished()]
+        [started(), Delta(text="first\n\ntry", offset=0), Delta(text="second ", offset=0), gate, finished()]
     )
     browser.send("hi")
-    browser.wait_for_answer("second")
+    browser.wait_for_answer("second ")
     gate.set()
     assert browser.wait_until_idle() is None
     assert browser.answer["text"] == "Hello **you**"
@@ -128,13 +129,32 @@ def test_panel_replaces_text_from_the_offset_of_a_delta() -> None:
 def test_panel_resends_the_transcript_while_it_streams(message: dict[str, Any]) -> None:
     """A view that opens or misses a delta gets the whole transcript."""
     gate = threading.Event()
-    browser = Browser([started(), Delta(text="Hel", offset=0), gate, finished()])
+    browser = Browser([started(), Delta(text="Hel lo", offset=0), gate, finished()])
     browser.send("hi")
-    browser.wait_for_answer("Hel")
+    browser.wait_for_answer("Hel ")
     browser.panel.receive(message)
-    assert browser.transcripts[-1]["messages"][-1]["text"] == "Hel"
+    assert browser.transcripts[-1]["messages"][-1]["text"] == "Hel "
     gate.set()
     browser.wait_until_idle()
+
+
+def test_no_part_of_a_secret_is_streamed() -> None:
+    """A word is shown when it is whole, so a key that comes in pieces never is, and the text reads on."""
+    secret = "sk-proj-abcdefghij0123456789ABCDEFGHIJ"
+    said = f"The key is {secret}, keep it."
+    pieces = [Delta(text=said[start : start + 5], offset=start) for start in range(0, len(said), 5)]
+    gates = [threading.Event() for _ in pieces]
+    steps = [step for pair in zip(pieces, gates, strict=True) for step in pair]
+    browser = Browser([started(), *steps, finished(said)])
+    browser.send("hi")
+    for gate in gates:
+        time.sleep(0.03)  # longer than events wait for each other
+        gate.set()
+    browser.wait_until_idle()
+    deltas = [message["text"] for message in browser.comm.custom if message["type"] == "delta"]
+    assert len(deltas) > 3
+    assert "".join(deltas) == "The key is [masked], keep "
+    assert browser.answer["text"] == "The key is [masked], keep it."
 
 
 def test_panel_sends_the_transcript_only_to_views_that_lack_it() -> None:
@@ -238,9 +258,11 @@ def test_panel_survives_an_engine_that_breaks(monkeypatch: pytest.MonkeyPatch) -
     """An error inside the engine ends the turn as failed, and is reported as an error of its thread."""
     errors: list[threading.ExceptHookArgs] = []
     monkeypatch.setattr(threading, "excepthook", errors.append)
-    browser = Browser([started(), Delta(text="Hel", offset=0), RuntimeError("boom")], [started(), finished()])
+    browser = Browser(
+        [started(), Delta(text="Hel lo", offset=0), RuntimeError("boom")], [started(), finished()]
+    )
     answer = browser.send_and_wait("hi")
-    assert (answer["state"], answer["text"]) == ("failed", "Hel")
+    assert (answer["state"], answer["text"]) == ("failed", "Hel lo")
     assert "Send the message again" in answer["error"]
     assert [str(error.exc_value) for error in errors] == ["boom"]
     assert browser.send_and_wait("again")["state"] == "finished"
@@ -256,7 +278,7 @@ def test_panel_can_carry_any_text() -> None:
 
 def test_panel_close_stops_the_turn() -> None:
     """Closing the panel ends the answer and releases its comm."""
-    browser = Browser([started(), Delta(text="Hel", offset=0), threading.Event(), finished()])
+    browser = Browser([started(), Delta(text="Hel lo", offset=0), threading.Event(), finished()])
     browser.send("hi")
     browser.wait_for_custom("delta")
     browser.panel.close()

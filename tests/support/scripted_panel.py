@@ -102,7 +102,12 @@ class ScriptedEngine:
         self.approvals = Approvals()
         self.budget = Budget(session_id="jupyter-1", used=Usage())
         self.past: list[PastMessage] = []
+        self.listeners: list[Callable[[], None]] = []
         self.refusal: ResearchKitError | None = None
+
+    def listen(self, listener: Callable[[], None]) -> Callable[[], None]:
+        self.listeners.append(listener)
+        return lambda: self.listeners.remove(listener)
 
     def send(self, text: str) -> ScriptedTurn:
         if not text.strip():
@@ -121,7 +126,11 @@ class ScriptedEngine:
 
     def list_sessions(self) -> list[SessionSummary]:
         start = datetime(2026, 11, 23, 9, tzinfo=UTC)
-        return [SessionSummary(session_id="jupyter-0", start_time=start, message_count=3, usage=USAGE)]
+        return [
+            SessionSummary(
+                session_id="jupyter-0", title="What was it?", start_time=start, message_count=3, usage=USAGE
+            )
+        ]
 
     def open_session(self, session_id: str | None) -> list[PastMessage]:
         self.calls.append(("open_session", session_id))

@@ -562,7 +562,11 @@ class DrawerView {
       const when = new Date(session.start_time).toLocaleString(undefined, { dateStyle: "medium", timeStyle: "short" });
       const count = session.message_count === 1 ? "1 message" : `${session.message_count} messages`;
       const node = textButton("rk-session-choice", "");
-      node.append(element("span", "rk-choice-name", session.session_id), element("span", "rk-choice-facts", `${when} · ${count} · ${session.cost}`));
+      node.append(
+        element("span", "rk-choice-name", session.title || session.session_id),
+        element("span", "rk-choice-facts", `${when} · ${count} · ${session.cost}`),
+      );
+      node.title = session.session_id;
       node.disabled = session.session_id === currentId;
       node.addEventListener("click", () => {
         this.desk.post({ type: "open_session", session_id: session.session_id });
@@ -583,6 +587,7 @@ class HeaderView {
     this.copy = copyButton("rk-icon-button", "Copy the session id", () => this.session.textContent);
     this.user = element("span", "rk-person");
     this.backend = element("div", "rk-backend");
+    this.backend.setAttribute("role", "status");
     this.values = {};
     const figures = element("div", "rk-figures");
     for (const [name, label] of [
