@@ -130,7 +130,14 @@ def test_interrupting_the_runner_ends_the_kernels(project, tmp_path):
     project.notebook("long", source, "time.sleep(600)")
     project.configure('notebooks = ["notebooks/*.ipynb"]')
     command = [sys.executable, "-m", "research_kit.cli", "test", "--project", str(project.root)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    # A test run in the background of a shell ignores Ctrl+C, and so would what it starts.
+    with subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    ) as process:
         deadline = time.monotonic() + 60
         while not (mark.exists() and mark.read_text()):
             assert process.poll() is None, process.communicate()
