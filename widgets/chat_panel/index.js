@@ -636,7 +636,7 @@ class HeaderView {
     this.badge.dataset.state = status.backend_state;
     this.badge.title = BACKEND_TITLES[status.backend_state] ?? "";
     this.backend.hidden = !status.backend_reason;
-    this.backend.textContent = `${this.badge.title}. ${status.backend_reason}`;
+    this.backend.textContent = `${this.badge.title}. Reason: ${status.backend_reason}`;
     this.desk.leadTo(this.link, status.session_url, null);
     this.session.textContent = status.session_id ?? "no session";
     this.session.title = status.session_id ?? "";
