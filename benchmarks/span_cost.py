@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from operator import sub, truediv
 from typing import NamedTuple
 
 from benchmarks.measuring import (
@@ -45,7 +46,7 @@ class Way(NamedTuple):
     is_local: bool = False
 
 
-_OFF = tuple(Way(worker, 0) for worker in ("nothing", "off", "off-decorated", "unbound"))
+_OFF = tuple(Way(worker, 0) for worker in ("nothing", "empty", "off", "off-decorated", "unbound"))
 _TRACED = (
     *(Way(worker, count) for count in (1, 9) for worker in ("sdk", "sdk-session", "research-kit", "cell")),
     Way("research-kit", is_local=True),
@@ -55,10 +56,15 @@ _NAMES = {
     "sdk-session": "Langfuse SDK, session propagated",
     "research-kit": "research-kit, bound and durable",
     "cell": "research-kit, in a cell",
+    "empty": "an empty block",
     "off": "trace_span, tracing disabled",
     "off-decorated": "@trace_span, tracing disabled",
     "unbound": "trace_span, nothing bound",
 }
+
+
+# Microseconds of CPU per observation, one figure per round.
+_Costs = Mapping[Way, list[float]]
 
 
 def measure(options: Options) -> list[Row]:
@@ -71,29 +77,38 @@ def measure(options: Options) -> list[Row]:
             options.repeat_count,
             lambda way: _run(way, counts[way], options=options, base_url=base_url),
         )
-    costs = {way: median(run.noted_s for run in runs[way]) / counts[way] * 1e6 for way in runs}
+    costs = {way: [run.noted_s / counts[way] * 1e6 for run in runs[way]] for way in runs}
     return [*_off_rows(costs), *_traced_rows(costs), *_start_rows(runs)]
 
 
-def _off_rows(costs: Mapping[Way, float]) -> Iterator[Row]:
-    nothing_us = costs[_OFF[0]]
-    for way in _OFF[1:]:
+def _off_rows(costs: _Costs) -> Iterator[Row]:
+    nothing, empty, *ways = _OFF
+    empty_us = median(map(sub, costs[empty], costs[nothing]))
+    yield Row(name=_NAMES[empty.worker], value=empty_us, unit="us")
+    for way in ways:
+        added_us = max(median(map(sub, costs[way], costs[nothing])), 0.0)
         yield Row(
-            name=_NAMES[way.worker], value=max(costs[way] - nothing_us, 0.0), unit="us", goal=_GOAL_OFF_US
+            name=_NAMES[way.worker],
+            value=added_us,
+            unit="us",
+            against=_NAMES[empty.worker],
+            ratio=added_us / empty_us,
+            goal=_GOAL_OFF_US,
         )
 
 
-def _traced_rows(costs: Mapping[Way, float]) -> Iterator[Row]:
+def _traced_rows(costs: _Costs) -> Iterator[Row]:
     for way in _TRACED:
         plain_us = costs[Way("sdk", way.child_count)]
         shape = "1 child" if way.child_count == 1 else f"{way.child_count} children"
         is_sdk = way.worker.startswith("sdk")
         yield Row(
             name=f"{_NAMES[way.worker]}{', to the store' if way.is_local else ''} ({shape})",
-            value=costs[way],
+            value=median(costs[way]),
             unit="us",
             against="" if way.worker == "sdk" else f"Langfuse SDK ({shape})",
-            ratio=None if way.worker == "sdk" else costs[way] / plain_us,
+            # Round by round, because the machine is not equally fast all the time.
+            ratio=None if way.worker == "sdk" else median(map(truediv, costs[way], plain_us)),
             goal=None if is_sdk else _GOAL_RATIO,
             goal_of="ratio",
         )

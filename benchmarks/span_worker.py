@@ -109,6 +109,30 @@ def while_unbound() -> Way:
     return Way(make_trace, _nothing_to_send)
 
 
+def with_empty_block() -> Way:
+    """Enter and leave the least block that takes the same arguments."""
+    question = _question()
+
+    def make_trace(_: int) -> None:
+        with _EmptyBlock("step", input=question):
+            pass
+
+    return Way(make_trace, _nothing_to_send)
+
+
+class _EmptyBlock:
+    __slots__ = ("name",)
+
+    def __init__(self, name: str, **_: object) -> None:
+        self.name = name
+
+    def __enter__(self) -> _EmptyBlock:
+        return self
+
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        """Do nothing."""
+
+
 def decorated_while_off() -> Way:
     """Call a decorated function while ``LANGFUSE_TRACING_ENABLED`` is false."""
     import research_kit as rk
@@ -127,6 +151,7 @@ WAYS: dict[str, Callable[[], Way]] = {
     "sdk": with_sdk,
     "sdk-session": with_sdk_in_session,
     "research-kit": with_research_kit,
+    "empty": with_empty_block,
     "off": while_off,
     "off-decorated": decorated_while_off,
     "unbound": while_unbound,
