@@ -23,6 +23,8 @@ _encoder = json.JSONEncoder(separators=(",", ":"), allow_nan=False, ensure_ascii
 
 def compact(value: Any) -> str:
     """Return ``value`` as JSON without spaces that UTF-8 can carry; numbers that JSON lacks become null."""
+    if not value and value.__class__ in _EMPTY:  # most of what a row asks for
+        return _EMPTY[value.__class__]
     try:
         return storable(_encoder.encode(value))
     except ValueError:
@@ -66,6 +68,7 @@ def number_text(number: float) -> str:
     return f"{number:.{max(0, len(digits.partition('.')[2]) - exponent)}f}".rstrip("0").rstrip(".")
 
 
+_EMPTY: dict[type, str] = {dict: "{}", list: "[]"}
 _JSON_STARTS = frozenset('{["-0123456789tfn \t\n\r')
 
 

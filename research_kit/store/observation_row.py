@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any
 
 __all__ = ["COLUMNS", "LEVELS", "OBSERVATION_TYPES", "ObservationRow"]
@@ -82,7 +83,9 @@ class ObservationRow:
 
     def values(self) -> tuple[Any, ...]:
         """Return the columns in their order."""
-        return tuple(getattr(self, name) for name in COLUMNS)
+        values: tuple[Any, ...] = _values_of(self)
+        return values
 
 
 COLUMNS = tuple(field.name for field in dataclasses.fields(ObservationRow))
+_values_of = attrgetter(*COLUMNS)

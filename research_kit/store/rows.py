@@ -8,15 +8,15 @@ trace may arrive in any order and any number of requests.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from functools import lru_cache
+from collections.abc import Iterable, Mapping
+from functools import cache, lru_cache
 from typing import Any
 
 from research_kit.store.content import read_content
 from research_kit.store.jsontext import compact, parse_or_none
 from research_kit.store.metadata import read_metadata
 from research_kit.store.observation_row import LEVELS, OBSERVATION_TYPES, ObservationRow
-from research_kit.store.spans import Span
+from research_kit.store.spans import Origin, Span
 from research_kit.store.times import iso_to_ms
 from research_kit.store.usage import read_consumption
 from research_kit.store.xxhash32 import xxhash32
@@ -53,32 +53,52 @@ _VERCEL_TYPES = {
 }
 _LIVEKIT_SCOPE = "livekit-agents"
 _LIVEKIT_TYPES = {"agent_turn": "AGENT", "start_agent_activity": "AGENT", "function_tool": "TOOL"}
-_MODEL_KEYS = (
-    "langfuse.observation.model.name",
-    "gen_ai.response.model",
-    "ai.model.id",
-    "gen_ai.request.model",
-    "llm.response.model",
-    "llm.model_name",
-    "model",
+
+
+class _Keys(tuple[str, ...]):
+    """Where a field can be, in the order of precedence."""
+
+    def __init__(self, _: Iterable[str]) -> None:
+        self.names = frozenset(self)
+
+
+_MODEL_KEYS = _Keys(
+    (
+        "langfuse.observation.model.name",
+        "gen_ai.response.model",
+        "ai.model.id",
+        "gen_ai.request.model",
+        "llm.response.model",
+        "llm.model_name",
+        "model",
+    )
 )
+_TOOL_KEYS = _Keys(("gen_ai.tool.name", "gen_ai.tool.call.id"))
 # Not every name of a model makes a generation.
-_GENERATION_KEYS = tuple(key for key in _MODEL_KEYS if key not in ("ai.model.id", "llm.response.model"))
+_GENERATION_KEYS = _Keys(key for key in _MODEL_KEYS if key not in ("ai.model.id", "llm.response.model"))
 
 
-def _keys(field: str, *plain: str) -> tuple[str, ...]:
-    """Return where a field of the trace can be, in the order of precedence."""
+def _keys(field: str, *plain: str, last: tuple[str, ...]) -> _Keys:
+    """Return where a field of the trace can be."""
     metadata = [f"langfuse.{part}.metadata.langfuse_{field}" for part in ("observation", "trace")]
-    return (*plain, *metadata)
+    return _Keys((*plain, *metadata, *last))
 
 
-_USER_KEYS = (*_keys("user_id", "langfuse.user.id", "user.id"), "ai.telemetry.metadata.userId")
-_SESSION_KEYS = (
-    *_keys("session_id", "langfuse.session.id", "session.id", "gen_ai.conversation.id"),
-    "ai.telemetry.metadata.sessionId",
+# Beginnings of all attributes that tell of models, parameters, tokens or cost; most spans have none.
+_CONSUMING = (
+    *("gen_ai.", "llm.", "ai.model.id", "model"),
+    *(f"langfuse.observation.{name}" for name in ("model.", "usage_details", "cost_details")),
 )
-_TAG_KEYS = (*_keys("tags", "langfuse.trace.tags", "langfuse.tags"), "ai.telemetry.metadata.tags", "tag.tags")
-_ENVIRONMENT_KEYS = ("langfuse.environment", "deployment.environment.name", "deployment.environment")
+_USER_KEYS = _keys("user_id", "langfuse.user.id", "user.id", last=("ai.telemetry.metadata.userId",))
+_SESSION_KEYS = _keys(
+    "session_id",
+    *("langfuse.session.id", "session.id", "gen_ai.conversation.id"),
+    last=("ai.telemetry.metadata.sessionId",),
+)
+_TAG_KEYS = _keys(
+    "tags", "langfuse.trace.tags", "langfuse.tags", last=("ai.telemetry.metadata.tags", "tag.tags")
+)
+_ENVIRONMENT_KEYS = _Keys(("langfuse.environment", "deployment.environment.name", "deployment.environment"))
 _STATUS_MESSAGE = "langfuse.observation.status_message"
 _GENERATION_ONLY = tuple(
     f"langfuse.observation.{name}"
@@ -144,7 +164,7 @@ def _trace_context(span: Span) -> dict[str, Any]:
         or _first_text(resource, ("langfuse.version", "service.version")),
         "release": _first_text(attributes, ("langfuse.release",))
         or _first_text(resource, ("langfuse.release",)),
-        "environment": _environment(attributes, resource),
+        "environment": _environment(span),
         "user_id": _first_text(attributes, _USER_KEYS),
         "session_id": _first_text(attributes, _SESSION_KEYS),
         "tags": compact(_tags(attributes)),
@@ -153,6 +173,17 @@ def _trace_context(span: Span) -> dict[str, Any]:
 
 
 def _consumption(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    if not any(key.startswith(_CONSUMING) for key in attributes):
+        return _nothing_consumed()
+    return _read_consumption(attributes)
+
+
+@cache
+def _nothing_consumed() -> dict[str, Any]:
+    return _read_consumption({})
+
+
+def _read_consumption(attributes: Mapping[str, Any]) -> dict[str, Any]:
     parameters = _model_parameters(attributes)
     if attributes.get("gen_ai.operation.name") in _SUMMARIES:
         # Such a span sums up the calls below it; counting it would count them twice.
@@ -205,17 +236,17 @@ def valid_environment(name: str) -> str:
 def _type(span: Span) -> str:
     attributes = span.attributes
     operations = [attributes.get(key) for key in ("operation.name", "ai.operationId")]
-    candidates = (
-        "GENERATION" if _is_unmarked_generation(span) else None,
-        _TYPES_BY_LANGFUSE_NAME.get(str(attributes.get("langfuse.observation.type"))),
-        _TYPES_BY_OPENINFERENCE_KIND.get(str(attributes.get("openinference.span.kind"))),
-        _TYPES_BY_OPERATION.get(str(attributes.get("gen_ai.operation.name"))),
-        next((_vercel_type(str(name)) for name in operations if name), None),
-        "TOOL" if _first_text(attributes, ("gen_ai.tool.name", "gen_ai.tool.call.id")) else None,
-        _LIVEKIT_TYPES.get(span.name) if span.origin.scope_name == _LIVEKIT_SCOPE else None,
-        "GENERATION" if _first_text(attributes, _GENERATION_KEYS) else None,
+    return (
+        ("GENERATION" if _is_unmarked_generation(span) else None)
+        or _TYPES_BY_LANGFUSE_NAME.get(str(attributes.get("langfuse.observation.type")))
+        or _TYPES_BY_OPENINFERENCE_KIND.get(str(attributes.get("openinference.span.kind")))
+        or _TYPES_BY_OPERATION.get(str(attributes.get("gen_ai.operation.name")))
+        or next((_vercel_type(str(name)) for name in operations if name), None)
+        or ("TOOL" if _first_text(attributes, _TOOL_KEYS) else None)
+        or (_LIVEKIT_TYPES.get(span.name) if span.origin.scope_name == _LIVEKIT_SCOPE else None)
+        or ("GENERATION" if _first_text(attributes, _GENERATION_KEYS) else None)
+        or "SPAN"
     )
-    return next((candidate for candidate in candidates if candidate), "SPAN")
 
 
 def _vercel_type(operation: str) -> str | None:
@@ -252,9 +283,18 @@ def _level(span: Span) -> str:
     return "ERROR" if span.status_code == _STATUS_ERROR else "DEFAULT"
 
 
-def _environment(attributes: Mapping[str, Any], resource: Mapping[str, Any]) -> str:
-    given = (_first_text(place, (key,)) for key in _ENVIRONMENT_KEYS for place in (attributes, resource))
+def _environment(span: Span) -> str:
+    attributes = span.attributes
+    if _ENVIRONMENT_KEYS.names.isdisjoint(attributes):
+        return _environment_of(span.origin)
+    places = (attributes, span.origin.resource_attributes)
+    given = (_first_text(place, (key,)) for key in _ENVIRONMENT_KEYS for place in places)
     return valid_environment(next(filter(None, given), ""))
+
+
+@lru_cache(maxsize=64)
+def _environment_of(origin: Origin) -> str:
+    return valid_environment(_first_text(origin.resource_attributes, _ENVIRONMENT_KEYS))
 
 
 def _model_parameters(attributes: Mapping[str, Any]) -> dict[str, Any]:
@@ -277,6 +317,8 @@ def _parameter(value: object) -> Any:
 
 
 def _tags(attributes: Mapping[str, Any]) -> list[str]:
+    if _TAG_KEYS.names.isdisjoint(attributes):
+        return []
     given = next((attributes[key] for key in _TAG_KEYS if attributes.get(key)), None)
     if isinstance(given, str):
         parsed = parse_or_none(given) if given.lstrip().startswith("[") else None
@@ -299,6 +341,8 @@ def _completion_start_ms(given: object) -> int | None:
 
 
 def _first_text(attributes: Mapping[str, Any], keys: tuple[str, ...]) -> str:
+    if keys.__class__ is _Keys and keys.names.isdisjoint(attributes):
+        return ""
     for key in keys:
         value = attributes.get(key)
         if value or isinstance(value, list):
