@@ -86,28 +86,44 @@ def run_suite(
         on_end: Called in this thread when a run has ended, in the order of the ends.
     """
     done: dict[int, RunSummary] = {}
-    left = list(range(len(tasks)))
-    for is_last in (False, True):
-        executor = make_executor()
+    lost: dict[int, BaseException] = {}
+
+    def end(number: int, outcome: RunSummary | BaseException) -> None:
+        if isinstance(outcome, RunSummary):
+            done[number] = outcome
+            on_end(outcome)
+        else:
+            lost[number] = outcome
+
+    _run_round(make_executor(), tasks, range(len(tasks)), end)
+    left = list(lost)
+    if left:
         try:
-            lost = []
-            for number, outcome in _submit(executor, tasks, left):
-                if isinstance(outcome, RunSummary):
-                    done[number] = outcome
-                    on_end(outcome)
-                elif is_last:
-                    done[number] = _lost(tasks[number], outcome)
-                    on_end(done[number])
-                else:
-                    lost.append(number)
-        except BaseException:
-            executor.shutdown(wait=False, cancel_futures=True)
-            raise
-        executor.shutdown()
-        left = lost
-        if not left:
-            break
+            executor = make_executor()
+        except (ConfigError, OSError) as error:  # nobody is left to run them again
+            lost = dict.fromkeys(left, error)
+        else:
+            lost.clear()
+            _run_round(executor, tasks, left, end)
+    for number, error in lost.items():
+        done[number] = _lost(tasks[number], error)
+        on_end(done[number])
     return [done[number] for number in range(len(tasks))]
+
+
+def _run_round(
+    executor: Executor,
+    tasks: Sequence[Task],
+    numbers: Sequence[int],
+    end: Callable[[int, RunSummary | BaseException], None],
+) -> None:
+    try:
+        for number, outcome in _submit(executor, tasks, numbers):
+            end(number, outcome)
+    except BaseException:
+        executor.shutdown(wait=False, cancel_futures=True)
+        raise
+    executor.shutdown()
 
 
 def _submit(
@@ -118,7 +134,7 @@ def _submit(
     for number in numbers:
         try:
             waiting[executor.submit(run_task, tasks[number])] = number
-        except RuntimeError as error:  # a worker died while tasks were handed out
+        except (RuntimeError, OSError) as error:  # a worker died while tasks were handed out
             yield number, error
     while waiting:
         for future in wait(waiting, return_when=FIRST_COMPLETED).done:
@@ -162,6 +178,8 @@ def _kernels_for(preload: tuple[str, ...]) -> WarmKernels:
 
 def _lost(task: Task, error: BaseException) -> RunSummary:
     text = f"{type(error).__name__}: {error}".partition("\n")[0]
+    if isinstance(error, ConfigError | OSError):
+        return _refused(task, f"its worker died, and there is no other to run it again: {error}")
     return _refused(task, f"its worker died twice ({text}). Give it more memory, or run fewer side by side.")
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
-from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any
 
@@ -147,13 +146,13 @@ def dask_address() -> Iterator[str]:
         yield cluster.scheduler_address
 
 
-@pytest.fixture(scope="module")
-def ipyparallel_cluster() -> Iterator[Any]:
+@pytest.fixture
+def ipyparallel_address(tmp_path: Path) -> Iterator[str]:
     import ipyparallel
 
-    with ipyparallel.Cluster(n=1) as client:
-        client.wait_for_engines(1, timeout=60)
-        yield client
+    with ipyparallel.Cluster(n=2, profile_dir=str(tmp_path / "profile"), cluster_id="tested") as client:
+        client.wait_for_engines(2, timeout=60, interactive=False)
+        yield str(tmp_path / "profile" / "security" / "ipcontroller-tested-client.json")
 
 
 def fragile_project(project: Any) -> list[Any]:
@@ -179,34 +178,26 @@ def verdicts(tasks: list[Any], make: Any) -> dict[str, str]:
 def test_processes_survive_a_dead_worker(project):
     """A notebook whose worker dies is run again, once, in a new worker; the others are not lost."""
     tasks = fragile_project(project)
-    assert verdicts(tasks, executor_maker("processes", worker_count=1)) == {
-        "calm": "passed",
-        "deadly": "passed",
-    }
+    assert verdicts(tasks, executor_maker("processes", worker_count=1)) == BOTH_PASSED
 
 
 def test_dask_survives_a_dead_worker(project, dask_address):
     """On a Dask cluster the same tasks run, and the one whose worker died runs again."""
     tasks = fragile_project(project)
-    assert verdicts(tasks, executor_maker("dask", address=dask_address)) == {
-        "calm": "passed",
-        "deadly": "passed",
-    }
+    assert verdicts(tasks, executor_maker("dask", address=dask_address)) == BOTH_PASSED
 
 
-def test_ipyparallel_runs_the_tasks(project, ipyparallel_cluster):
-    """On an ipyparallel cluster the same tasks run."""
-    project.notebook("calm", "print(1)")
-    project.notebook("raising", "1 / 0")
-    project.configure(NOTEBOOKS)
-    plan = load_plan(project.root)
-    tasks = plan_tasks(plan, plan.notebooks, SuiteOptions())
+def test_ipyparallel_survives_a_dead_engine(project, ipyparallel_address):
+    """The notebook whose engine died runs again on another engine."""
+    tasks = fragile_project(project)
+    assert verdicts(tasks, executor_maker("ipyparallel", address=ipyparallel_address)) == BOTH_PASSED
 
-    def make() -> Executor:
-        executor: Executor = ipyparallel_cluster.executor()
-        return executor
 
-    assert verdicts(tasks, make) == {"calm": "passed", "raising": "failed"}
+def test_ipyparallel_without_a_cluster_is_told(tmp_path):
+    """Without a controller the error says how to start one."""
+    missing = str(tmp_path / "ipcontroller-client.json")
+    with pytest.raises(ConfigError, match=r"Cannot connect to .* Start some: ipcluster start -n 4"):
+        executor_maker("ipyparallel", address=missing)()
 
 
 def test_executors_refuse_what_they_cannot_do():
