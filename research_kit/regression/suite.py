@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from dataclasses import dataclass, replace
-from functools import lru_cache, partial
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -105,8 +105,8 @@ def run_suite(
         else:
             lost.clear()
             _run_round(executor, tasks, left, end)
-    for number, error in lost.items():
-        done[number] = _lost(tasks[number], error)
+    for number, fault in lost.items():
+        done[number] = _lost(tasks[number], fault)
         on_end(done[number])
     return [done[number] for number in range(len(tasks))]
 
@@ -145,25 +145,23 @@ def _submit(
 
 def run_task(task: Task) -> str:
     """Run one task, in whatever process this is; return its summary as JSON."""
-    from research_kit.regression.check import check_notebook
     from research_kit.regression.history import record_run
     from research_kit.regression.repeats import repeat_check
 
-    options, warm_kernels = task.options, None if task.preload is None else _kernels_for(task.preload)
-    once = partial(
-        check_notebook,
-        task.planned,
-        task.plan,
-        output_dir=options.output_dir,
-        accept=options.accept,
-        record=options.record,
-        warm_kernels=warm_kernels,
-    )
+    options = task.options
     try:
-        repeats = repeat_check(once, count=options.repeat_count)
+        repeats = repeat_check(
+            task.planned,
+            task.plan,
+            count=options.repeat_count,
+            output_dir=options.output_dir,
+            accept=options.accept,
+            record=options.record,
+            warm_kernels=None if task.preload is None else _kernels_for(task.preload),
+        )
     except ConfigError as error:
         return _refused(task, str(error)).to_json()
-    for check in repeats.checks:
+    for check in repeats.recorded:
         record_run(check, options.output_dir or task.plan.output_dir, task.plan.root)
     return summarize(repeats, task.plan.root).to_json()
 
@@ -184,10 +182,9 @@ def _lost(task: Task, error: BaseException) -> RunSummary:
 
 
 def _refused(task: Task, message: str) -> RunSummary:
-    path = task.planned.path
     return RunSummary(
         name=task.planned.name,
-        path=str(path.relative_to(task.plan.root)) if path.is_relative_to(task.plan.root) else str(path),
+        path=task.planned.place(task.plan.root),
         verdict="not_started",
         message=f"not started: {message}",
         problems=(),
