@@ -23,6 +23,7 @@ __all__ = ["fetch", "fetched_path", "is_remote", "join_address", "make_local_fol
 # papermill's handlers have no limit of their own.
 TRANSFER_TIMEOUT_S = 300.0
 _ASK_TIMEOUT_S = 10.0
+_CAUSE_CHARS = 300
 # Two letters at least: C:/ is a drive.
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 _USER = re.compile(r"//[^/@\s]+@")
@@ -178,6 +179,10 @@ def _refuse(what: str, address: str, error: Exception) -> NoReturn:
     text = " ".join(str(error).split())
     # Libraries quote the address, with the key in it, in their own words.
     text = shown(text) if address != shown(address) else text
-    is_plain = isinstance(error, TimeoutError) or type(error).__module__.startswith("papermill")
-    cause = text if is_plain and text else f"{type(error).__name__}: {text}"
-    raise ConfigError(f"Cannot {what} {shown(address)!r}: {cause.rstrip('.: ')}. {_CHECK}") from error
+    text = text if len(text) <= _CAUSE_CHARS else f"{text[:_CAUSE_CHARS]}..."
+    name = type(error).__name__
+    # papermill's own errors are sentences, and the one about a missing library says how to install it.
+    is_sentence = isinstance(error, TimeoutError) or type(error).__module__.startswith("papermill")
+    cause = text if is_sentence and text else f"{name}: {text}"
+    remedy = "" if name == "PapermillOptionalDependencyException" else f" {_CHECK}"
+    raise ConfigError(f"Cannot {what} {shown(address)!r}: {cause.rstrip('.: ')}.{remedy}") from error
