@@ -101,9 +101,13 @@ class EnginesExecutor(Executor):
         answered = threading.Event()
 
         def ask() -> None:
-            with suppress(OSError):  # the client is closed when the cluster is shut down in order
+            try:
                 self._client.queue_status()
-                answered.set()
+            except OSError:  # the client is closed when the cluster is shut down in order
+                return
+            except Exception:  # noqa: BLE001 -- an error of the controller is an answer too
+                pass
+            answered.set()
 
         threading.Thread(target=ask, name="research-kit-engines-ask", daemon=True).start()
         deadline = monotonic() + _ANSWER_PATIENCE_S

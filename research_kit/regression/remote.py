@@ -69,19 +69,26 @@ def fetch(address: str, folder: Path, *, timeout_s: float = TRANSFER_TIMEOUT_S) 
     """
     path = fetched_path(address, folder)
     try:
-        make_local_folder(path)
-        path.unlink(missing_ok=True)
+        _fetch_to(path, address, timeout_s)
+    except ConfigError:
+        raise
+    except Exception as error:  # noqa: BLE001 -- a handler is somebody else's and may raise anything
+        _refuse("read the notebook", address, error)
+    return path
+
+
+def _fetch_to(path: Path, address: str, timeout_s: float) -> None:
+    make_local_folder(path)
+    try:
         text = _within(timeout_s, lambda: _read(address))
         _require_notebook(text, address)
         # Others may be reading it: the file is there as a whole or not at all.
         part = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_ident()}.part")
         part.write_text(text, encoding="utf-8")
         part.replace(path)
-    except ConfigError:
+    except BaseException:
+        path.unlink(missing_ok=True)
         raise
-    except Exception as error:  # noqa: BLE001 -- a handler is somebody else's and may raise anything
-        _refuse("read the notebook", address, error)
-    return path
 
 
 def send(path: Path, address: str, *, timeout_s: float = TRANSFER_TIMEOUT_S) -> None:
