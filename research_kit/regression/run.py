@@ -161,6 +161,8 @@ def run_notebook(
 
 
 def _local(place: Path | str) -> Path:
+    if isinstance(place, Path) and is_remote(str(place)):
+        raise ConfigError(f"{str(place)!r} is a Path, which cannot hold an address. Give it as a text.")
     return fetched_path(str(place), Path.cwd()) if is_remote(place) else Path(place)
 
 

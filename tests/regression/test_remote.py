@@ -145,6 +145,8 @@ def test_run_tells_what_cannot_be_fetched_or_sent(storage, tmp_path, monkeypatch
     )
     with pytest.raises(ConfigError, match="output_path is the notebook itself"):
         run_notebook(passing, output_path=passing)
+    with pytest.raises(ConfigError, match=r"'s3:/b/a\.ipynb' is a Path, which cannot hold an address\. Give"):
+        run_notebook(passing, output_path=Path("s3://b/a.ipynb"))
 
 
 def test_plan_with_addresses_of_a_handler_of_ones_own(project, shelf, monkeypatch, capsys):
