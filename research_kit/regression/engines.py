@@ -10,19 +10,15 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Executor, Future, InvalidStateError, wait
 from contextlib import suppress
+from dataclasses import dataclass
 from time import monotonic
 from typing import Any
 
 from research_kit.errors import ConfigError
 
-__all__ = ["EnginesExecutor", "connect_engines"]
+__all__ = ["EnginesExecutor", "Watch", "connect_engines"]
 
 _CONNECT_TIMEOUT_S = 10
-_WATCH_PERIOD_S = 0.5
-# The scheduler takes 5 s to tell that an engine died with a task.
-_NO_ENGINE_PATIENCE_S = 8.0
-_ASK_PERIOD_S = 10.0
-_ANSWER_PATIENCE_S = 60.0
 _REMEDY = "Start some: ipcluster start -n 4 (or ipcluster engines -n 4), and give the profile with --address"
 
 
@@ -30,11 +26,29 @@ class ClusterGoneError(ConnectionError):
     """There is nobody left to run a task."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Watch:
+    """How a cluster is watched, in seconds.
+
+    Attributes:
+        period_s: Time between two looks.
+        no_engine_s: How long there may be no engine; the scheduler takes 5 s to tell that a task was lost.
+        ask_period_s: Time between two questions to the controller.
+        answer_s: How long it may take to answer.
+    """
+
+    period_s: float = 0.5
+    no_engine_s: float = 8.0
+    ask_period_s: float = 10.0
+    answer_s: float = 60.0
+
+
 class EnginesExecutor(Executor):
     """An executor on the engines of one client, which is closed with it."""
 
-    def __init__(self, client: Any) -> None:
+    def __init__(self, client: Any, watch: Watch | None = None) -> None:
         self._client = client
+        self._times = watch or Watch()
         self._view = client.load_balanced_view()
         self._pending: set[Future[Any]] = set()
         self._lock = threading.Lock()
@@ -85,13 +99,13 @@ class EnginesExecutor(Executor):
 
     def _run_watch(self) -> None:
         last_engine_s = last_asked_s = monotonic()
-        while not self._is_closed.wait(_WATCH_PERIOD_S):
+        while not self._is_closed.wait(self._times.period_s):
             now = monotonic()
             if self._client.ids:
                 last_engine_s = now
-            elif now - last_engine_s > _NO_ENGINE_PATIENCE_S:
+            elif now - last_engine_s > self._times.no_engine_s:
                 self._give_up(f"the cluster has no engine left. {_REMEDY}")
-            if now - last_asked_s > _ASK_PERIOD_S:
+            if now - last_asked_s > self._times.ask_period_s:
                 if not self._answers():
                     self._give_up("the controller of the cluster does not answer. Start the cluster again")
                 last_asked_s = monotonic()
@@ -110,8 +124,8 @@ class EnginesExecutor(Executor):
             answered.set()
 
         threading.Thread(target=ask, name="research-kit-engines-ask", daemon=True).start()
-        deadline = monotonic() + _ANSWER_PATIENCE_S
-        while not answered.wait(_WATCH_PERIOD_S):
+        deadline = monotonic() + self._times.answer_s
+        while not answered.wait(self._times.period_s):
             if self._is_closed.is_set() or monotonic() > deadline:
                 return False
         return True

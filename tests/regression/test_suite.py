@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import threading
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ import research_kit as rk
 from research_kit.cli import main
 from research_kit.errors import ConfigError
 from research_kit.regression import load_plan
+from research_kit.regression.engines import EnginesExecutor, Watch
 from research_kit.regression.executors import executor_maker
 from research_kit.regression.report_files import github_annotations, junit_xml, markdown_summary
 from research_kit.regression.report_page import report_page
@@ -191,6 +194,52 @@ def test_ipyparallel_survives_a_dead_engine(project, ipyparallel_address):
     """The notebook whose engine died runs again on another engine."""
     tasks = fragile_project(project)
     assert verdicts(tasks, executor_maker("ipyparallel", address=ipyparallel_address)) == BOTH_PASSED
+
+
+class DeafClient:
+    """A client of a cluster that takes tasks and never ends one; without engines, or without a controller."""
+
+    def __init__(self, ids: list[int], *, answers: bool) -> None:
+        self.ids, self.answers, self.taken, self.is_closed = ids, answers, 0, threading.Event()
+
+    def load_balanced_view(self) -> DeafClient:
+        return self
+
+    def apply_async(self, fn: Any, *args: Any, **kwargs: Any) -> Future[Any]:
+        self.taken += 1
+        return Future()
+
+    def queue_status(self) -> dict[str, int]:
+        if not self.answers:
+            self.is_closed.wait()
+            raise OSError("Connections have been closed.")
+        return {"unassigned": self.taken}
+
+    def close(self, linger: int | None = None) -> None:
+        self.is_closed.set()
+
+
+@pytest.mark.parametrize(
+    ("client", "message"),
+    [
+        (DeafClient([], answers=True), r"no engine left\. Start some: ipcluster start"),
+        (
+            DeafClient([0], answers=False),
+            r"controller of the cluster does not answer\. Start the cluster again",
+        ),
+    ],
+    ids=["no engine", "no controller"],
+)
+def test_ipyparallel_tasks_end_when_the_cluster_is_gone(client, message):
+    """A task that nobody will ever run ends with what to do, and the executor can be closed."""
+    watch = Watch(period_s=0.01, no_engine_s=0.02, ask_period_s=0.02, answer_s=0.02)
+    executor = EnginesExecutor(client, watch)
+    tasks = [executor.submit(print), executor.submit(print)]
+    executor.shutdown()
+    assert client.is_closed.is_set()
+    for task in tasks:
+        with pytest.raises(ConnectionError, match=message):
+            task.result(timeout=0)
 
 
 def test_ipyparallel_without_a_cluster_is_told(tmp_path):
