@@ -28,7 +28,7 @@ _EXECUTORS = ("threads", "processes", "dask", "ipyparallel")
 def add_test_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add ``test`` and ``run`` to the command line."""
     test = commands.add_parser("test", help="run the notebooks of the project as regression tests")
-    test.add_argument("notebooks", nargs="*", help="paths, or names with * (default: all of the plan)")
+    test.add_argument("notebooks", nargs="*", help="paths, addresses, or names with * (default: all)")
     test.add_argument("--project", type=Path, help="a folder with pyproject.toml (default: the nearest)")
     test.add_argument("--accept", action="store_true", help="write the outputs as the new baselines")
     test.add_argument(
@@ -37,35 +37,36 @@ def add_test_commands(commands: argparse._SubParsersAction[argparse.ArgumentPars
     test.add_argument("--repeat", type=int, default=1, metavar="N", help="run each notebook N times")
     test.add_argument("--executor", choices=_EXECUTORS, default="threads", help="where notebooks run")
     test.add_argument("--workers", type=int, metavar="N", help="how many side by side (default: the cores)")
-    test.add_argument("--address", help="Dask's scheduler, or the profile of ipyparallel")
+    test.add_argument("--address", help="Dask's scheduler, or the profile or connection file of ipyparallel")
     test.add_argument("--last-failed", action="store_true", help="only what failed in the last run")
     test.add_argument("--list", action="store_true", help="list the runs and what is made equal, run nothing")
-    test.add_argument("--output-dir", type=Path, help="folder of the executed copies")
+    test.add_argument("--output-dir", help="folder of the executed copies, or an address to send them to")
     test.add_argument("--html", type=Path, metavar="FILE", help="write one page for people")
     test.add_argument("--junit-xml", type=Path, metavar="FILE", help="write a JUnit report")
     test.add_argument("--markdown", type=Path, metavar="FILE", help="write a summary in Markdown")
     test.set_defaults(run=_test)
     run = commands.add_parser("run", help="execute one notebook and say how it ended")
-    run.add_argument("notebook", type=Path)
-    run.add_argument("--output", type=Path, help="where the executed copy goes")
+    # Not paths: "s3://" would lose a slash.
+    run.add_argument("notebook", help="a path, or an address such as s3://bucket/a.ipynb")
+    run.add_argument("--output", help="where the executed copy goes: a path or an address")
     run.set_defaults(run=_run_notebook)
 
 
 def _test(options: argparse.Namespace) -> int:
     from research_kit.regression.executors import executor_maker
     from research_kit.regression.light_imports import skip_slow_formats
-    from research_kit.regression.plan import find_plan, load_plan
+    from research_kit.regression.plan import find_plan, load_plan, redirect
     from research_kit.regression.suite import SuiteOptions, plan_tasks, run_suite
 
     skip_slow_formats()
     start = (options.project or Path.cwd()).absolute()
     pyproject = find_plan(start)
-    plan = load_plan(pyproject or start)
-    chosen = _choose(plan, options)
+    plan, output_dir = redirect(load_plan(pyproject or start), options.output_dir)
+    chosen = _choose(plan, options, output_dir)
     if options.list:
         return _list(plan, chosen)
     suite = SuiteOptions(
-        output_dir=None if options.output_dir is None else options.output_dir.absolute(),
+        output_dir=output_dir,
         accept=options.accept,
         record=options.record,
         repeat_count=options.repeat,
@@ -92,13 +93,13 @@ def _interruptible(run: object) -> list[RunSummary]:
         os._exit(130)
 
 
-def _choose(plan: Plan, options: argparse.Namespace) -> list[NotebookPlan]:
+def _choose(plan: Plan, options: argparse.Namespace, output_dir: Path | None) -> list[NotebookPlan]:
     chosen = [one for one in plan.notebooks if _is_named(one, plan, options.notebooks)]
     if options.notebooks and not chosen:
         known = ", ".join(one.name for one in plan.notebooks)
         raise ConfigError(f"{', '.join(options.notebooks)} is no notebook of the plan. It has: {known}.")
     if options.last_failed:
-        failed = _last_failed(plan, options.output_dir)
+        failed = _last_failed(plan, output_dir)
         chosen = [one for one in chosen if one.name in failed] or chosen
     return chosen
 
@@ -108,7 +109,8 @@ def _is_named(one: NotebookPlan, plan: Plan, names: Sequence[str]) -> bool:
         return True
     own = {one.name, one.path.stem, one.path.name}
     return any(
-        Path(name).absolute() in (one.path, *one.path.parents)
+        name == one.address
+        or Path(name).absolute() in (one.path, *one.path.parents)
         or any(fnmatch.fnmatchcase(known, name) for known in own)
         for name in names
     )
@@ -125,7 +127,7 @@ def _list(plan: Plan, chosen: Sequence[NotebookPlan]) -> int:
     for one in chosen:
         baseline = "baseline" if one.baseline_path.exists() else "no baseline"
         cassette = ", cassette" if one.cassette_path.exists() else ""
-        print(f"{one.name}  ({one.path.relative_to(plan.root)}; {baseline}{cassette})")
+        print(f"{one.name}  ({one.place(plan.root)}; {baseline}{cassette})")
     print("\nmade equal before outputs are compared:")
     for sanitizer in plan.sanitizers:
         print(f"  {sanitizer.name}: {sanitizer.doc or sanitizer.regex}")
@@ -178,6 +180,8 @@ def _print_details(one: RunSummary) -> None:
         print(f"\nTraces: {one.session_url}")
     if one.output_path:
         print(f"Executed copy: {one.output_path}")
+    if one.sent_to:
+        print(f"Sent to: {one.sent_to}")
     if one.accepted_path:
         print(f"Accepted: {one.accepted_path}")
 
@@ -199,10 +203,16 @@ def _write_reports(options: argparse.Namespace, plan: Plan, summaries: Sequence[
 
 def _run_notebook(options: argparse.Namespace) -> int:
     from research_kit.regression import run_notebook
+    from research_kit.regression.remote import fetched_path, is_remote
 
-    output = options.output or options.notebook.with_suffix(".executed.ipynb")
-    result = run_notebook(options.notebook, output_path=output)
+    notebook: str = options.notebook
+    # The copy of a remote notebook is made in the current folder, as it runs there.
+    beside = Path(fetched_path(notebook, Path()).name) if is_remote(notebook) else Path(notebook)
+    output = options.output or beside.with_suffix(".executed.ipynb")
+    result = run_notebook(notebook, output_path=output)
     print(f"{result.outcome} after {result.duration_s:.1f} s: {result.output_path}")
+    if result.sent_to:
+        print(f"sent to {result.sent_to}")
     if result.message:
         print(result.message)
     return 0 if result.outcome == "passed" else 1

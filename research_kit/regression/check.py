@@ -17,7 +17,8 @@ from research_kit.regression.compare import Difference, compare_notebooks
 from research_kit.regression.documents import read_notebook
 from research_kit.regression.notebook_options import ReplayMode
 from research_kit.regression.plan import NotebookPlan, Plan
-from research_kit.regression.run import RunOptions, RunResult, execute_run
+from research_kit.regression.remote import fetch, join_address
+from research_kit.regression.run import RunOptions, RunResult, execute_run, send_copy
 from research_kit.regression.run_session import order_run
 from research_kit.regression.trace_baseline import compare_traces, read_trace_baseline, write_trace_baseline
 from research_kit.regression.warm_kernels import WarmKernels
@@ -70,11 +71,13 @@ class CheckOptions:
         output_dir: Where the executed copy goes instead of ``plan.output_dir``.
         accept: Write the outputs and trace numbers as the new baselines.
         record: What is wanted of cassettes; None leaves it to the notebook and the plan.
+        is_repeated: Whether what a live run costs is judged with that of other runs.
     """
 
     output_dir: Path | None = None
     accept: bool = False
     record: ReplayMode | None = None
+    is_repeated: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +95,7 @@ def check_notebook(
     accept: bool = False,
     record: ReplayMode | None = None,
     warm_kernels: WarmKernels | None = None,
+    is_repeated: bool = False,
 ) -> Check:
     """Run one notebook of ``plan`` and compare outputs and traces with the expected ones.
 
@@ -102,11 +106,14 @@ def check_notebook(
         accept: Write the outputs as the new baseline; what changes with it is in the differences.
         record: What is wanted of cassettes; None leaves it to the notebook and the plan.
         warm_kernels: Where to take the kernel from; None starts one.
+        is_repeated: Whether this is one of several runs, whose cost and tokens `repeat_check` judges together
+            when they come from a live model.
 
     Raises:
         ConfigError: When the baseline cannot be read or written, or the run cannot be set up.
     """
-    case = _Case(planned, plan, CheckOptions(output_dir=output_dir, accept=accept, record=record))
+    options = CheckOptions(output_dir=output_dir, accept=accept, record=record, is_repeated=is_repeated)
+    case = _Case(planned, plan, options)
     check = Check(
         planned=planned,
         run=_run(case, warm_kernels),
@@ -125,7 +132,11 @@ def _run(case: _Case, warm_kernels: WarmKernels | None) -> RunResult:
     planned, plan, own = case.planned, case.plan, case.planned.options
     folder = case.options.output_dir if case.options.output_dir is not None else _default_output_dir(plan)
     is_temporary = plan.is_cwd_temporary if own.temporary_cwd is None else own.temporary_cwd
-    with working_folder(planned.path.parent, is_temporary=is_temporary) as cwd:
+    if planned.address and not planned.path.exists():
+        fetch(planned.address, plan.root)
+    # The folder of a fetched notebook holds nothing that it could read.
+    home = plan.root if planned.address and not is_temporary else planned.path.parent
+    with working_folder(home, is_temporary=is_temporary) as cwd:
         options = RunOptions(
             parameters=planned.parameters,
             cell_timeout_s=own.cell_timeout_s or plan.cell_timeout_s,
@@ -136,7 +147,10 @@ def _run(case: _Case, warm_kernels: WarmKernels | None) -> RunResult:
             cwd=cwd,
             memory_limit_mb=own.memory_limit_mb or plan.memory_limit_mb,
         )
-        return execute_run(planned.path, folder / f"{planned.name}.ipynb", options)
+        result = execute_run(planned.path, folder / f"{planned.name}.ipynb", options)
+    if plan.output_address and case.options.output_dir is None:
+        return send_copy(result, join_address(plan.output_address, result.output_path.name))
+    return result
 
 
 def _environ(environment: Mapping[str, str]) -> dict[str, str] | None:
@@ -161,9 +175,13 @@ def _trace_problems(case: _Case, run: RunResult) -> Iterator[str]:
     yield from case.planned.expectations.find_unmet(run.facts)
     accepted = None if case.options.accept else read_trace_baseline(case.planned.trace_baseline_path)
     if accepted is not None:
-        is_replayed = replay is not None and not replay.recorded_count
-        tolerance = case.plan.trace_tolerance
-        yield from compare_traces(accepted, run.facts, tolerance=tolerance, is_replayed=is_replayed)
+        yield from compare_traces(
+            accepted,
+            run.facts,
+            tolerance=case.plan.trace_tolerance,
+            is_replayed=run.is_replayed,
+            is_repeated=case.options.is_repeated and not run.is_replayed,
+        )
 
 
 def _compare(case: _Case, check: Check) -> Check:

@@ -1,7 +1,7 @@
 """Notebook files in and out.
 
 Owns the reading of notebooks with errors that help, and the few constructors of nbformat that the other
-modules need. Invariant: `read_notebook` returns a notebook of nbformat 4 or raises `ConfigError`.
+modules need. Invariant: a notebook that is read is one of nbformat 4, or `ConfigError` is raised.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from nbformat import NotebookNode
 
 from research_kit.errors import ConfigError
 
-__all__ = ["format_notebook", "read_notebook"]
+__all__ = ["format_notebook", "parse_notebook", "read_notebook"]
 
 _SAVE_AGAIN = "Save it again with Jupyter"
 
@@ -28,22 +28,38 @@ def read_notebook(path: Path) -> NotebookNode:
         ConfigError: When the file is missing, is not JSON, or is not a notebook.
     """
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
     except OSError as error:
-        raise ConfigError(_unreadable(path, error.strerror or str(error), "Correct the path")) from error
+        raise ConfigError(_unreadable(str(path), error.strerror or str(error), "Correct the path")) from error
+    except UnicodeDecodeError as error:
+        raise _no_json(str(path), error) from error
+    return parse_notebook(text, str(path))
+
+
+def parse_notebook(text: str, name: str) -> NotebookNode:
+    """Return the notebook of nbformat 4 that ``text`` is.
+
+    Args:
+        text: JSON.
+        name: Where it is from, for messages.
+
+    Raises:
+        ConfigError: When it is not JSON, or is not a notebook.
+    """
+    try:
+        document = json.loads(text)
     except ValueError as error:
-        remedy = "Look for conflict markers and repair the file, or restore it"
-        raise ConfigError(_unreadable(path, f"it is not valid JSON ({error})", remedy)) from error
+        raise _no_json(name, error) from error
     if not _is_notebook(document):
         cause = (
             "it is JSON, but not a notebook (nbformat, metadata, or the type or source of a cell, is missing)"
         )
-        raise ConfigError(_unreadable(path, cause, _SAVE_AGAIN))
+        raise ConfigError(_unreadable(name, cause, _SAVE_AGAIN))
     try:
         notebook: NotebookNode = nbformat.reads(json.dumps(document), as_version=4)  # type: ignore[no-untyped-call]
     except (nbformat.ValidationError, ValueError) as error:
         first_line = str(error).partition("\n")[0]
-        raise ConfigError(_unreadable(path, f"nbformat refuses it ({first_line})", _SAVE_AGAIN)) from error
+        raise ConfigError(_unreadable(name, f"nbformat refuses it ({first_line})", _SAVE_AGAIN)) from error
     return notebook
 
 
@@ -70,5 +86,10 @@ def _is_cell(cell: object) -> bool:
     return isinstance(cell.get("source"), str | list) and isinstance(cell.get("metadata", {}), dict)
 
 
-def _unreadable(path: Path, cause: str, remedy: str) -> str:
-    return f"Cannot read the notebook {str(path)!r}: {cause}. {remedy}."
+def _no_json(name: str, error: ValueError) -> ConfigError:
+    remedy = "Look for conflict markers and repair the file, or restore it"
+    return ConfigError(_unreadable(name, f"it is not valid JSON ({error})", remedy))
+
+
+def _unreadable(name: str, cause: str, remedy: str) -> str:
+    return f"Cannot read the notebook {name!r}: {cause}. {remedy}."

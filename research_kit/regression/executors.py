@@ -14,6 +14,7 @@ from typing import Any
 
 from research_kit._optional import require
 from research_kit.errors import ConfigError
+from research_kit.regression.engines import connect_engines
 from research_kit.regression.light_imports import skip_slow_formats
 
 __all__ = ["EXECUTORS", "executor_maker"]
@@ -30,8 +31,9 @@ def executor_maker(
         name: ``threads`` (the notebooks' kernels are processes of their own in any case), ``processes``,
             ``dask`` or ``ipyparallel``.
         worker_count: How many notebooks run side by side on this machine; None takes one per core.
-        address: The scheduler of a Dask cluster (``tcp://...``), or the profile of an ipyparallel cluster.
-            Without one, Dask starts a cluster on this machine, and ipyparallel takes the default profile.
+        address: The scheduler of a Dask cluster (``tcp://...``), or the profile or connection file of an
+            ipyparallel cluster. Without one, Dask starts a cluster on this machine, and ipyparallel takes the
+            default profile.
 
     Raises:
         ConfigError: When the name is unknown, or the number cannot be used.
@@ -53,7 +55,7 @@ def executor_maker(
         ipyparallel = require(
             "ipyparallel", extra="cluster", purpose="run notebooks on an ipyparallel cluster"
         )
-        return lambda: _ipyparallel(ipyparallel, address)
+        return lambda: connect_engines(ipyparallel, address)
     raise ConfigError(f"The executor {name!r} is unknown. Use one of: {', '.join(EXECUTORS)}.")
 
 
@@ -78,8 +80,3 @@ def _dask(distributed: Any, address: str | None, count: int) -> Executor:
     # A run may write files: a result that Dask keeps for the same task would be wrong. A task whose worker
     # dies is run again once.
     return _OnClient(client.get_executor(pure=False, retries=1), client.close)
-
-
-def _ipyparallel(ipyparallel: Any, profile: str | None) -> Executor:
-    client = ipyparallel.Client(**({"profile": profile} if profile else {}))
-    return _OnClient(client.executor(), client.close)

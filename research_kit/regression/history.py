@@ -142,7 +142,6 @@ def _means(frame: pd.DataFrame, by: str, name: str) -> pd.DataFrame:
 def _line(check: Check, root: Path) -> dict[str, Any]:
     run, facts = check.run, check.run.facts
     commit, branch = git_place(root)
-    is_replayed = run.replay is not None and not run.replay.recorded_count
     traced = (
         {}
         if facts is None
@@ -165,7 +164,7 @@ def _line(check: Check, root: Path) -> dict[str, Any]:
         "difference_count": len(check.differences),
         "trace_problem_count": len(check.trace_problems),
         **traced,
-        "is_replayed": is_replayed,
+        "is_replayed": run.is_replayed,
         "commit": commit,
         "branch": branch,
         "session_id": run.session_id,

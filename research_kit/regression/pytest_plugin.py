@@ -33,6 +33,7 @@ __all__ = [
 
 _WARM_KERNELS = pytest.StashKey[dict[Path, "WarmKernels | None"]]()
 _PLANS = pytest.StashKey[dict[Path, "Plan | None"]]()
+_PLAN_FILE = "pyproject.toml"
 _COPY, _EXPECTED, _ACCEPTED = "rk_executed_copy", "rk_expected_from", "rk_accepted"
 _FLAKY, _SUMMARY = "rk_flaky", "rk_summary"
 
@@ -46,18 +47,20 @@ class NotebookFailedError(Exception):
 
 
 class NotebookFile(pytest.File):
-    """One notebook; it holds one `NotebookRun` per parameter set."""
+    """One notebook, or the plan with its remote ones; it holds a `NotebookRun` per parameter set."""
 
     plan: Plan | None = None
     problem: str = ""
 
     def collect(self) -> Iterable[NotebookRun]:
-        """Yield the runs of this notebook without opening it."""
+        """Yield the runs without opening a notebook."""
         if self.plan is None:
             raise self.CollectError(self.problem)
+        is_plan = self.path.name == _PLAN_FILE
         for planned in self.plan.notebooks:
-            if planned.path.resolve() == self.path.resolve():
-                name = "run" if planned.set_name is None else f"run[{planned.set_name}]"
+            if planned.address if is_plan else planned.path.resolve() == self.path.resolve():
+                label = planned.path.stem if is_plan else "run"
+                name = label if planned.set_name is None else f"{label}[{planned.set_name}]"
                 run = NotebookRun.from_parent(self, name=name, planned=planned, plan=self.plan)
                 for marker in planned.options.markers:
                     run.add_marker(marker)
@@ -74,30 +77,26 @@ class NotebookRun(pytest.Item):
 
     def runtest(self) -> None:
         """Run the notebook and fail with a readable text."""
-        from functools import partial
-
-        from research_kit.regression.check import check_notebook
         from research_kit.regression.history import record_run
+        from research_kit.regression.plan import redirect
         from research_kit.regression.repeats import repeat_check
         from research_kit.regression.report import format_check
 
-        given = self.config.getoption("rk_output_dir")
-        output_dir = Path(given).absolute() if given else None
-        once = partial(
-            check_notebook,
-            self.planned,
-            self.plan,
-            output_dir=output_dir,
-            accept=self.config.getoption("rk_accept"),
-            record=self.config.getoption("rk_record"),
-            warm_kernels=_warm_kernels(self.config, self.plan),
-        )
+        plan, output_dir = redirect(self.plan, self.config.getoption("rk_output_dir"))
         try:
-            repeats = repeat_check(once, count=self.config.getoption("rk_repeat"))
+            repeats = repeat_check(
+                self.planned,
+                plan,
+                count=self.config.getoption("rk_repeat"),
+                output_dir=output_dir,
+                accept=self.config.getoption("rk_accept"),
+                record=self.config.getoption("rk_record"),
+                warm_kernels=_warm_kernels(self.config, plan),
+            )
         except ConfigError as error:
             raise NotebookFailedError(str(error)) from error
-        for check in repeats.checks:
-            record_run(check, output_dir or self.plan.output_dir, self.plan.root)
+        for check in repeats.recorded:
+            record_run(check, output_dir or plan.output_dir, plan.root)
         self._remember(repeats)
         if not repeats.is_passed:
             raise NotebookFailedError(format_check(repeats.shown, root=self.config.rootpath))
@@ -132,8 +131,8 @@ class NotebookRun(pytest.Item):
 
     def reportinfo(self) -> tuple[Path, int | None, str]:
         """Name the notebook and its run in headings."""
-        set_name = self.planned.set_name
-        return self.path, None, self.path.stem if set_name is None else f"{self.path.stem}[{set_name}]"
+        set_name, stem = self.planned.set_name, self.planned.path.stem
+        return self.path, None, stem if set_name is None else f"{stem}[{set_name}]"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -169,7 +168,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         dest="rk_output_dir",
         default=None,
         metavar="DIR",
-        help="folder of the executed copies (default: output_dir of the plan, .research_kit/runs)",
+        help="folder of the executed copies, or an address to send them to (default: output_dir of the plan)",
     )
 
 
@@ -187,18 +186,22 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 
 def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> NotebookFile | None:
-    """Collect a notebook when the nearest plan names it, unless another notebook plugin was asked to."""
+    """Collect a notebook when the nearest plan names it, unless another notebook plugin was asked to.
+
+    Remote notebooks have no file in the tree; they are collected where they are named.
+    """
     config = parent.config
-    if file_path.suffix != ".ipynb" or _is_taken(config):
+    is_plan = file_path.name == _PLAN_FILE and _may_name_remote(file_path)
+    if not (is_plan or file_path.suffix == ".ipynb") or _is_taken(config):
         return None
     plan, problem = None, ""
     try:
         plan = _find_plan(config, file_path.parent)
+        if is_plan and plan is not None:
+            plan = _with_remote(plan, file_path)
     except ConfigError as error:
         problem = str(error)
-    if not problem and (
-        plan is None or file_path.resolve() not in {p.path.resolve() for p in plan.notebooks}
-    ):
+    if not problem and (plan is None or not (is_plan or _names(plan, file_path))):
         return None
     notebook_file: NotebookFile = NotebookFile.from_parent(parent, path=file_path)
     notebook_file.plan, notebook_file.problem = plan, problem
@@ -250,6 +253,26 @@ def _is_taken(config: pytest.Config) -> bool:
     return any(config.getoption(name, False) for name in ("nbval", "nbval_lax", "nbmake"))
 
 
+def _may_name_remote(pyproject: Path) -> bool:
+    """Whether it is worth reading; many a folder of test data has a pyproject.toml of any kind."""
+    text = pyproject.read_text(encoding="utf-8", errors="replace")
+    return "research_kit" in text and ":/" in text
+
+
+def _names(plan: Plan, notebook: Path) -> bool:
+    return notebook.resolve() in {planned.path.resolve() for planned in plan.notebooks}
+
+
+def _with_remote(plan: Plan, pyproject: Path) -> Plan | None:
+    """Return the plan with its remote notebooks fetched; None when it has none, or is another file's."""
+    from research_kit.regression.plan import load_plan
+
+    is_own = plan.root.resolve() == pyproject.parent.resolve()
+    if not is_own or not any(planned.address for planned in plan.notebooks):
+        return None
+    return load_plan(pyproject)
+
+
 def _warm_kernels(config: pytest.Config, plan: Plan) -> WarmKernels | None:
     from research_kit.regression.warm_kernels import WarmKernels, find_imports
 
@@ -270,5 +293,6 @@ def _find_plan(config: pytest.Config, folder: Path) -> Plan | None:
         # Remembered first: a plan that cannot be used is one error, not one per notebook.
         plans[folder] = None
         pyproject = find_plan(folder)
-        plans[folder] = load_plan(pyproject) if pyproject is not None else None
+        # What is collected are files of the tree: a test run is to need no network.
+        plans[folder] = load_plan(pyproject, fetches=False) if pyproject is not None else None
     return plans[folder]

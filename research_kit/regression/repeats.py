@@ -1,16 +1,27 @@
 """Several runs of one notebook, judged together.
 
 Owns the verdict over repeated runs: a notebook that passes sometimes is flaky, which is told and is no
-failure. Invariant: one run is judged as by itself.
+failure; what live runs cost is judged once, over all of them. Invariant: one run is judged as by itself.
 """
 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 
-from research_kit.regression.check import Check
+from research_kit.regression.check import Check, check_notebook
+from research_kit.regression.notebook_options import ReplayMode
+from research_kit.regression.plan import NotebookPlan, Plan
+from research_kit.regression.trace_baseline import (
+    Tolerances,
+    compare_repeats,
+    read_trace_baseline,
+    write_trace_baseline,
+)
+from research_kit.regression.trace_facts import TraceFacts
+from research_kit.regression.warm_kernels import WarmKernels
 
 __all__ = ["Repeats", "repeat_check"]
 
@@ -21,9 +32,11 @@ class Repeats:
 
     Attributes:
         checks: One per run, in order.
+        problems: What the traces of all runs together say against the notebook, a sentence each.
     """
 
     checks: tuple[Check, ...]
+    problems: tuple[str, ...] = ()
 
     @property
     def passed_count(self) -> int:
@@ -32,18 +45,27 @@ class Repeats:
 
     @property
     def is_flaky(self) -> bool:
-        """Whether some runs passed and others did not."""
-        return 0 < self.passed_count < len(self.checks)
+        """Whether some runs passed and others did not, with nothing against all together."""
+        return 0 < self.passed_count < len(self.checks) and not self.problems
 
     @property
     def shown(self) -> Check:
-        """The run to be told about: the first that did not pass, else the last."""
-        return next((check for check in self.checks if not check.is_passed), self.checks[-1])
+        """The run to be told about: the first that did not pass, else the last, with what is said of all."""
+        told = next((check for check in self.checks if not check.is_passed), self.checks[-1])
+        return self._with_problems(told)
+
+    @property
+    def recorded(self) -> tuple[Check, ...]:
+        """The runs as they go into the history, where the last one stands for the notebook."""
+        return (*self.checks[:-1], self._with_problems(self.checks[-1]))
+
+    def _with_problems(self, check: Check) -> Check:
+        return replace(check, trace_problems=(*check.trace_problems, *self.problems))
 
     @property
     def is_passed(self) -> bool:
         """Whether the notebook is as expected; a flaky one is not red."""
-        return self.passed_count > 0
+        return self.passed_count > 0 and not self.problems
 
     def describe(self) -> str:
         """Return one line: how many runs passed, and the spread of cost, tokens and duration."""
@@ -56,9 +78,60 @@ class Repeats:
         return ", ".join(parts)
 
 
-def repeat_check(check_once: Callable[[], Check], *, count: int) -> Repeats:
-    """Run a check ``count`` times, one after the other."""
-    return Repeats(checks=tuple(check_once() for _ in range(max(1, count))))
+def repeat_check(
+    planned: NotebookPlan,
+    plan: Plan,
+    *,
+    count: int,
+    output_dir: Path | None = None,
+    accept: bool = False,
+    record: ReplayMode | None = None,
+    warm_kernels: WarmKernels | None = None,
+) -> Repeats:
+    """Do `check_notebook` ``count`` times, one after the other, and judge the runs together.
+
+    Cost, tokens and latency of live runs are compared with the accepted ones over all runs: see
+    `compare_samples`. Accepting keeps the numbers of all of them.
+
+    Raises:
+        ConfigError: As `check_notebook`.
+    """
+    checks = tuple(
+        check_notebook(
+            planned,
+            plan,
+            output_dir=output_dir,
+            accept=accept,
+            record=record,
+            warm_kernels=warm_kernels,
+            is_repeated=count > 1,
+        )
+        for _ in range(max(1, count))
+    )
+    if accept:
+        _accept_all(planned, checks)
+    return Repeats(checks=checks, problems=() if accept or count < 2 else _judge(planned, plan, checks))
+
+
+def _accept_all(planned: NotebookPlan, checks: Sequence[Check]) -> None:
+    facts = _live_facts([check for check in checks if check.accepted_path is not None])
+    if len(facts) > 1 and facts[-1].observation_count:
+        write_trace_baseline(planned.trace_baseline_path, facts[-1], facts)
+
+
+def _judge(planned: NotebookPlan, plan: Plan, checks: Sequence[Check]) -> tuple[str, ...]:
+    facts = _live_facts(checks)
+    accepted = read_trace_baseline(planned.trace_baseline_path) if facts else None
+    if accepted is None:
+        return ()
+    tolerances = Tolerances(trace=plan.trace_tolerance, latency=plan.latency_tolerance)
+    return compare_repeats(accepted, facts, tolerances)
+
+
+def _live_facts(checks: Sequence[Check]) -> list[TraceFacts]:
+    """Return what the runs did that came to their end with a live model."""
+    runs = [check.run for check in checks if check.run.outcome == "passed" and not check.run.is_replayed]
+    return [run.facts for run in runs if run.facts is not None]
 
 
 def _spread(name: str, values: Sequence[float], unit: str) -> str:

@@ -48,7 +48,7 @@ def format_check(check: Check, *, root: Path | None = None) -> str:
         check: A check that did not pass.
         root: The folder that paths are shown relative to.
     """
-    name = _relative(check.planned.path, root)
+    name = check.planned.place(root)
     if check.planned.set_name is not None:
         name = f"{name} [{check.planned.set_name}]"
     lines = [describe_problem(check, root=root)]
@@ -116,8 +116,15 @@ def _places(check: Check, root: Path | None) -> list[str]:
         lines += [f"Traces: {run.session_url}"]
     if run.output_path.exists():
         lines += [f"Executed copy: {_relative(run.output_path, root)}"]
+    if run.sent_to is not None:
+        lines += [f"Sent to: {run.sent_to}"]
     if check.differences:
-        lines += [f"If the new outputs are right: pytest {_relative(check.planned.path, root)} --rk-accept"]
+        command = (
+            f"research-kit test {check.planned.name} --accept"
+            if check.planned.address
+            else f"pytest {check.planned.place(root)} --rk-accept"
+        )
+        lines += [f"If the new outputs are right: {command}"]
     return lines if len(lines) > 1 else []
 
 

@@ -42,7 +42,11 @@ def junit_xml(summaries: Sequence[RunSummary]) -> str:
             suite, "testcase", classname=one.path, name=one.name, time=f"{one.duration_s:.3f}", file=one.path
         )
         properties = ET.SubElement(case, "properties")
-        for name, value in (("executed_copy", one.output_path), ("parameters", one.parameters)):
+        for name, value in (
+            ("executed_copy", one.output_path),
+            ("sent_to", one.sent_to),
+            ("parameters", one.parameters),
+        ):
             if value:
                 ET.SubElement(properties, "property", name=name, value=_xml(value))
         if not one.is_passed:

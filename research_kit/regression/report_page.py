@@ -126,7 +126,8 @@ def _content(one: RunSummary) -> Iterator[str]:
             yield f"<div>{escape(title)}</div><pre>{_diff(text)}</pre>"
         if cell.image:
             yield f'<img alt="expected, actual, difference" src="data:image/png;base64,{escape(cell.image)}">'
-    links = [("parameters", one.parameters), ("executed copy", one.output_path if not one.is_passed else "")]
+    links = [("parameters", one.parameters), ("executed copy", "" if one.is_passed else one.output_path)]
+    links.append(("sent to", one.sent_to))
     for title, text in links:
         if text:
             yield f'<div class="where">{title}: <code>{escape(text)}</code></div>'

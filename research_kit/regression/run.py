@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import monotonic, time
@@ -34,9 +35,10 @@ from research_kit.regression.engine import (
 )
 from research_kit.regression.engine_text import strip_colours
 from research_kit.regression.kernel_side import KernelRefusedError
+from research_kit.regression.remote import fetch, fetched_path, is_remote, make_local_folder, send, shown
 from research_kit.regression.trace_facts import TraceFacts
 
-__all__ = ["CellError", "Outcome", "RunOptions", "RunResult", "execute_run", "run_notebook"]
+__all__ = ["CellError", "Outcome", "RunOptions", "RunResult", "execute_run", "run_notebook", "send_copy"]
 
 Outcome = Literal["passed", "failed", "timeout", "crashed", "not_started"]
 
@@ -83,6 +85,7 @@ class RunResult:
         facts: What its traces say; None when nothing was watched, or the kernel died.
         replay: What its cassette says; None when there was none.
         start_time_s: When it began, in seconds since 1970.
+        sent_to: The address that the executed copy was sent to, as it may be shown; None when to none.
     """
 
     path: Path
@@ -97,18 +100,28 @@ class RunResult:
     facts: TraceFacts | None = None
     replay: ReplayFacts | None = None
     start_time_s: float = 0.0
+    sent_to: str | None = None
+
+    @property
+    def is_replayed(self) -> bool:
+        """Whether all answers of language models and tools came from a cassette."""
+        return self.replay is not None and not self.replay.recorded_count
 
 
 def run_notebook(
-    path: Path,
+    path: Path | str,
     *,
-    output_path: Path,
+    output_path: Path | str,
     parameters: Mapping[str, object] | None = None,
     cell_timeout_s: float = 120.0,
     notebook_timeout_s: float = 600.0,
     environ: Mapping[str, str] | None = None,
 ) -> RunResult:
     """Execute a notebook in a new kernel, in the notebook's own folder, and save the executed copy.
+
+    Both paths may be addresses that papermill reads and writes, such as ``s3://bucket/a.ipynb``. A remote
+    notebook is fetched and run in the current folder. The copy is written to this machine cell by cell, below
+    ``.research_kit/remote``, and sent when the run has ended; one that cannot be sent is kept there.
 
     Args:
         path: The notebook; it is not changed.
@@ -127,12 +140,48 @@ def run_notebook(
         cell_timeout_s=cell_timeout_s,
         notebook_timeout_s=notebook_timeout_s,
         environ=environ,
+        cwd=Path.cwd() if is_remote(path) else None,
     )
-    return execute_run(path, output_path, options)
+    if path == output_path and is_remote(path):
+        raise ConfigError(_is_itself(shown(str(path))))
+    local_path, local_output = _local(path), _local(output_path)
+    if is_remote(output_path):
+        with suppress(OSError):  # told in a moment
+            make_local_folder(local_output)
+    unread = ""
+    if is_remote(path):
+        try:
+            fetch(str(path), Path.cwd())
+        except ConfigError as error:
+            unread = str(error)
+    result = execute_run(local_path, local_output, options)
+    if unread:
+        return replace(result, message=unread)
+    return send_copy(result, str(output_path)) if is_remote(output_path) else result
+
+
+def _local(place: Path | str) -> Path:
+    if isinstance(place, Path) and is_remote(str(place)):
+        raise ConfigError(f"{str(place)!r} is a Path, which cannot hold an address. Give it as a text.")
+    return fetched_path(str(place), Path.cwd()) if is_remote(place) else Path(place)
+
+
+def send_copy(result: RunResult, address: str) -> RunResult:
+    """Send the executed copy; one that cannot be sent makes a run that passed a failed one."""
+    if not result.output_path.exists():
+        return result
+    try:
+        send(result.output_path, address)
+    except ConfigError as error:
+        unsent = f"{error} The copy is kept as {str(result.output_path)!r}."
+        outcome: Outcome = "failed" if result.outcome == "passed" else result.outcome
+        before = f"{result.message.rstrip('.')}. " if result.message else ""
+        return replace(result, outcome=outcome, message=f"{before}{unsent}")
+    return replace(result, sent_to=shown(address))
 
 
 def execute_run(path: Path, output_path: Path, options: RunOptions) -> RunResult:
-    """Do what `run_notebook` says."""
+    """Do what `run_notebook` says, with files of this machine."""
     started = monotonic()
     path, output_path = path.absolute(), output_path.absolute()
     _prepare_output(path, output_path)
@@ -164,11 +213,13 @@ def execute_run(path: Path, output_path: Path, options: RunOptions) -> RunResult
     return replace(result, duration_s=monotonic() - started)
 
 
+def _is_itself(name: str) -> str:
+    return f"output_path is the notebook itself, {name!r}. Give another path for the executed copy."
+
+
 def _prepare_output(path: Path, output_path: Path) -> None:
     if path.resolve() == output_path.resolve():
-        raise ConfigError(
-            f"output_path is the notebook itself, {str(path)!r}. Give another path for the executed copy."
-        )
+        raise ConfigError(_is_itself(str(path)))
     try:
         output_path.parent.mkdir(parents=True, exist_ok=True)
         # An old copy must not be taken for the result of a run that never starts.

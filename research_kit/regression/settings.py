@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from research_kit.errors import ConfigError
+from research_kit.regression.remote import fetched_path, is_remote, shown
 from research_kit.regression.sanitize import DEFAULT_SANITIZERS, Sanitizer
 
 __all__ = ["TABLE", "Table"]
@@ -43,6 +44,13 @@ class Table:
             )
         return value
 
+    def local_path(self, key: str, *, default: str) -> Path:
+        """Return a path of this machine, below the folder of the pyproject.toml unless it is absolute."""
+        value = self.text(key, default=default)
+        if is_remote(value):
+            self._refuse(key, f"is {shown(value)!r}; it has to be a folder of this machine")
+        return self.pyproject.parent / value
+
     def seconds(self, key: str, *, default: float) -> float:
         """Return a positive, finite number of seconds."""
         value = self.values.get(key, default)
@@ -68,6 +76,14 @@ class Table:
             self._refuse(key, f"is {value!r}, which is not a number from 0 to 1. Give one, such as 1e-6")
         return float(value)
 
+    def part(self, key: str, *, default: float) -> float:
+        """Return a finite number of at least 0."""
+        value = self.values.get(key, default)
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not is_number or not 0 <= value < math.inf:
+            self._refuse(key, f"is {value!r}, which is not a number of at least 0. Give one, such as 0.5")
+        return float(value)
+
     def choice(self, key: str, choices: Sequence[str], *, default: str) -> str:
         """Return one of ``choices``."""
         value = self.values.get(key, default)
@@ -89,22 +105,39 @@ class Table:
             self._refuse(key, f'is {value!r}, which is not a list of texts. Write it as ["..."]')
         return value
 
-    def notebook_paths(self) -> list[Path]:
-        """Return the notebooks that the globs match, ordered, without checkpoints and without duplicates."""
+    def notebook_places(self) -> dict[Path, str]:
+        """Return the notebooks that are named, ordered, each once, remote ones last.
+
+        The value is the address of a remote notebook, whose key is where it is kept when it is fetched; else
+        it is empty. Checkpoints are left out.
+        """
         patterns = self.texts("notebooks")
         if not patterns:
             self._refuse("notebooks", 'names no notebook. Write it as notebooks = ["notebooks/*.ipynb"]')
-        found = {path for pattern in patterns for path in self._match(pattern)}
+        found: dict[Path, str] = {}
+        for pattern in patterns:
+            found.update(
+                self._remote(pattern) if is_remote(pattern) else dict.fromkeys(self._match(pattern), "")
+            )
         by_stem: dict[str, Path] = {}
-        for path in sorted(found):
+        for path in sorted(found, key=lambda one: (found[one], one)):
             other = by_stem.setdefault(path.stem, path)
             if other is not path:
+                names = [shown(found[one]) or str(one) for one in (other, path)]
                 self._refuse(
                     "notebooks",
-                    f"matches {str(other)!r} and {str(path)!r}, whose baselines and parameters would have "
+                    f"matches {names[0]!r} and {names[1]!r}, whose baselines and parameters would have "
                     "the same name. Rename one of them",
                 )
-        return list(by_stem.values())
+        return {path: found[path] for path in by_stem.values()}
+
+    def _remote(self, address: str) -> dict[Path, str]:
+        if "*" in address:
+            self._refuse(
+                "notebooks",
+                f"has the pattern {shown(address)!r}; a storage cannot be searched. Name each notebook there",
+            )
+        return {fetched_path(address, self.pyproject.parent): address}
 
     def _match(self, pattern: str) -> list[Path]:
         try:

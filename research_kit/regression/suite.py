@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from dataclasses import dataclass, replace
-from functools import lru_cache, partial
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -86,28 +86,44 @@ def run_suite(
         on_end: Called in this thread when a run has ended, in the order of the ends.
     """
     done: dict[int, RunSummary] = {}
-    left = list(range(len(tasks)))
-    for is_last in (False, True):
-        executor = make_executor()
+    lost: dict[int, BaseException] = {}
+
+    def end(number: int, outcome: RunSummary | BaseException) -> None:
+        if isinstance(outcome, RunSummary):
+            done[number] = outcome
+            on_end(outcome)
+        else:
+            lost[number] = outcome
+
+    _run_round(make_executor(), tasks, range(len(tasks)), end)
+    left = list(lost)
+    if left:
         try:
-            lost = []
-            for number, outcome in _submit(executor, tasks, left):
-                if isinstance(outcome, RunSummary):
-                    done[number] = outcome
-                    on_end(outcome)
-                elif is_last:
-                    done[number] = _lost(tasks[number], outcome)
-                    on_end(done[number])
-                else:
-                    lost.append(number)
-        except BaseException:
-            executor.shutdown(wait=False, cancel_futures=True)
-            raise
-        executor.shutdown()
-        left = lost
-        if not left:
-            break
+            executor = make_executor()
+        except (ConfigError, OSError) as error:  # nobody is left to run them again
+            lost = dict.fromkeys(left, error)
+        else:
+            lost.clear()
+            _run_round(executor, tasks, left, end)
+    for number, fault in lost.items():
+        done[number] = _lost(tasks[number], fault)
+        on_end(done[number])
     return [done[number] for number in range(len(tasks))]
+
+
+def _run_round(
+    executor: Executor,
+    tasks: Sequence[Task],
+    numbers: Sequence[int],
+    end: Callable[[int, RunSummary | BaseException], None],
+) -> None:
+    try:
+        for number, outcome in _submit(executor, tasks, numbers):
+            end(number, outcome)
+    except BaseException:
+        executor.shutdown(wait=False, cancel_futures=True)
+        raise
+    executor.shutdown()
 
 
 def _submit(
@@ -118,7 +134,7 @@ def _submit(
     for number in numbers:
         try:
             waiting[executor.submit(run_task, tasks[number])] = number
-        except RuntimeError as error:  # a worker died while tasks were handed out
+        except (RuntimeError, OSError) as error:  # a worker died while tasks were handed out
             yield number, error
     while waiting:
         for future in wait(waiting, return_when=FIRST_COMPLETED).done:
@@ -129,25 +145,23 @@ def _submit(
 
 def run_task(task: Task) -> str:
     """Run one task, in whatever process this is; return its summary as JSON."""
-    from research_kit.regression.check import check_notebook
     from research_kit.regression.history import record_run
     from research_kit.regression.repeats import repeat_check
 
-    options, warm_kernels = task.options, None if task.preload is None else _kernels_for(task.preload)
-    once = partial(
-        check_notebook,
-        task.planned,
-        task.plan,
-        output_dir=options.output_dir,
-        accept=options.accept,
-        record=options.record,
-        warm_kernels=warm_kernels,
-    )
+    options = task.options
     try:
-        repeats = repeat_check(once, count=options.repeat_count)
+        repeats = repeat_check(
+            task.planned,
+            task.plan,
+            count=options.repeat_count,
+            output_dir=options.output_dir,
+            accept=options.accept,
+            record=options.record,
+            warm_kernels=None if task.preload is None else _kernels_for(task.preload),
+        )
     except ConfigError as error:
         return _refused(task, str(error)).to_json()
-    for check in repeats.checks:
+    for check in repeats.recorded:
         record_run(check, options.output_dir or task.plan.output_dir, task.plan.root)
     return summarize(repeats, task.plan.root).to_json()
 
@@ -162,14 +176,15 @@ def _kernels_for(preload: tuple[str, ...]) -> WarmKernels:
 
 def _lost(task: Task, error: BaseException) -> RunSummary:
     text = f"{type(error).__name__}: {error}".partition("\n")[0]
+    if isinstance(error, ConfigError | OSError):
+        return _refused(task, f"its worker died, and there is no other to run it again: {error}")
     return _refused(task, f"its worker died twice ({text}). Give it more memory, or run fewer side by side.")
 
 
 def _refused(task: Task, message: str) -> RunSummary:
-    path = task.planned.path
     return RunSummary(
         name=task.planned.name,
-        path=str(path.relative_to(task.plan.root)) if path.is_relative_to(task.plan.root) else str(path),
+        path=task.planned.place(task.plan.root),
         verdict="not_started",
         message=f"not started: {message}",
         problems=(),

@@ -23,7 +23,7 @@ class RunSummary:
 
     Attributes:
         name: The notebook and its parameter set.
-        path: The notebook, relative to the project.
+        path: The notebook, relative to the project; or its address.
         verdict: ``passed``, ``flaky``, ``accepted``, ``differs``, ``failed``, ``timeout``, ``crashed`` or
             ``not_started``.
         message: What happened, in short; empty when it passed.
@@ -42,6 +42,7 @@ class RunSummary:
         total_tokens: Their tokens; None when not traced.
         lm_call_count: How many there were; None when not traced.
         tool_call_count: How many tool calls there were; None when not traced.
+        sent_to: The address that the executed copy was sent to; empty for none.
     """
 
     name: str
@@ -63,6 +64,7 @@ class RunSummary:
     total_tokens: int | None
     lm_call_count: int | None
     tool_call_count: int | None
+    sent_to: str = ""
 
     @property
     def is_passed(self) -> bool:
@@ -94,10 +96,9 @@ def summarize(repeats: Repeats, root: Path) -> RunSummary:
     run, facts = check.run, check.run.facts
     is_accepted = check.accepted_path is not None and check.is_passed
     verdict = "flaky" if repeats.is_flaky else "accepted" if is_accepted else check.verdict
-    path = check.planned.path
     return RunSummary(
         name=check.planned.name,
-        path=str(path.relative_to(root)) if path.is_relative_to(root) else str(path),
+        path=check.planned.place(root),
         verdict=verdict,
         message=describe_problem(check, root=root),
         problems=check.trace_problems,
@@ -115,6 +116,7 @@ def summarize(repeats: Repeats, root: Path) -> RunSummary:
         total_tokens=None if facts is None else facts.total_tokens,
         lm_call_count=None if facts is None else facts.lm_call_count,
         tool_call_count=None if facts is None else len(facts.tools),
+        sent_to=run.sent_to or "",
     )
 
 

@@ -12,7 +12,9 @@ from kernels import Observations
 from scripted_lm import ScriptedLM, running_lm
 
 from research_kit.errors import ConfigError
-from research_kit.regression import check_notebook, load_plan
+from research_kit.regression import Repeats, check_notebook, load_plan, repeat_check
+from research_kit.regression.summary import summarize
+from research_kit.regression.trace_baseline import read_trace_baseline
 from research_kit.regression.warm_kernels import WarmKernels
 from research_kit.store import ensure_running, stop_store
 
@@ -101,6 +103,35 @@ def test_a_run_is_replayed_and_judged_by_its_traces(project, scripted, store, wa
     less = check_notebook(plan.notebooks[0], plan, warm_kernels=warm_kernels)
     assert less.trace_problems[0].startswith("2 recorded call(s) were not made:\n- mcp ")
     assert "max_total_tokens=1 is exceeded: 3." in less.trace_problems
+
+
+def test_repeated_live_runs_are_judged_together(project, scripted, store, warm_kernels):
+    """A noisy cost is neither flaky nor red; one that has risen is red, once, with means and p."""
+    project.notebook("asking", SETUP, "assert lm('hello')")
+    project.configure('notebooks = ["notebooks/*.ipynb"]', 'expected_dir = "expected"', "preload = []")
+    plan = load_plan(project.root)
+    live = replace(plan.notebooks[0].options, environment={"PLACE": scripted.base_url})
+    planned = replace(plan.notebooks[0], options=live)
+
+    def repeat(*word_counts: int, accept: bool = False) -> Repeats:
+        scripted.script(*(" ".join(["word"] * count) for count in word_counts))
+        count = len(word_counts)
+        return repeat_check(planned, plan, count=count, accept=accept, warm_kernels=warm_kernels)
+
+    accepted = repeat(100, 140, accept=True)
+    assert accepted.is_passed, (accepted.shown.run.message, accepted.shown.trace_problems)
+    samples = read_trace_baseline(planned.trace_baseline_path)["repeats"]
+    assert samples["total_tokens"] == [101, 141]
+    noisy = repeat(160, 90)
+    assert (noisy.is_passed, noisy.is_flaky, noisy.problems) == (True, False, ())
+    risen = repeat(300, 200)
+    assert (risen.is_passed, risen.is_flaky, risen.passed_count) == (False, False, 2)
+    assert [problem.partition(":")[0] for problem in risen.problems][:2] == ["cost_usd", "total_tokens"]
+    told = "total_tokens: 251 on average of 2 runs, accepted were 121 on average of 2 runs (+107 %, p = 0.17)"
+    assert risen.problems[1].startswith(told)
+    assert [check.verdict for check in risen.recorded] == ["passed", "differs"]
+    summary = summarize(risen, plan.root)
+    assert (summary.verdict, summary.problems) == ("differs", risen.problems)
 
 
 def test_a_kernel_that_cannot_replay_does_not_call(project, warm_kernels):

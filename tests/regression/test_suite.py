@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import threading
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
-from concurrent.futures import Executor
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import research_kit as rk
 from research_kit.cli import main
 from research_kit.errors import ConfigError
 from research_kit.regression import load_plan
+from research_kit.regression.engines import EnginesExecutor, Watch
 from research_kit.regression.executors import executor_maker
 from research_kit.regression.report_files import github_annotations, junit_xml, markdown_summary
 from research_kit.regression.report_page import report_page
@@ -147,13 +149,13 @@ def dask_address() -> Iterator[str]:
         yield cluster.scheduler_address
 
 
-@pytest.fixture(scope="module")
-def ipyparallel_cluster() -> Iterator[Any]:
+@pytest.fixture
+def ipyparallel_address(tmp_path: Path) -> Iterator[str]:
     import ipyparallel
 
-    with ipyparallel.Cluster(n=1) as client:
-        client.wait_for_engines(1, timeout=60)
-        yield client
+    with ipyparallel.Cluster(n=2, profile_dir=str(tmp_path / "profile"), cluster_id="tested") as client:
+        client.wait_for_engines(2, timeout=60, interactive=False)
+        yield str(tmp_path / "profile" / "security" / "ipcontroller-tested-client.json")
 
 
 def fragile_project(project: Any) -> list[Any]:
@@ -179,34 +181,72 @@ def verdicts(tasks: list[Any], make: Any) -> dict[str, str]:
 def test_processes_survive_a_dead_worker(project):
     """A notebook whose worker dies is run again, once, in a new worker; the others are not lost."""
     tasks = fragile_project(project)
-    assert verdicts(tasks, executor_maker("processes", worker_count=1)) == {
-        "calm": "passed",
-        "deadly": "passed",
-    }
+    assert verdicts(tasks, executor_maker("processes", worker_count=1)) == BOTH_PASSED
 
 
 def test_dask_survives_a_dead_worker(project, dask_address):
     """On a Dask cluster the same tasks run, and the one whose worker died runs again."""
     tasks = fragile_project(project)
-    assert verdicts(tasks, executor_maker("dask", address=dask_address)) == {
-        "calm": "passed",
-        "deadly": "passed",
-    }
+    assert verdicts(tasks, executor_maker("dask", address=dask_address)) == BOTH_PASSED
 
 
-def test_ipyparallel_runs_the_tasks(project, ipyparallel_cluster):
-    """On an ipyparallel cluster the same tasks run."""
-    project.notebook("calm", "print(1)")
-    project.notebook("raising", "1 / 0")
-    project.configure(NOTEBOOKS)
-    plan = load_plan(project.root)
-    tasks = plan_tasks(plan, plan.notebooks, SuiteOptions())
+def test_ipyparallel_survives_a_dead_engine(project, ipyparallel_address):
+    """The notebook whose engine died runs again on another engine."""
+    tasks = fragile_project(project)
+    assert verdicts(tasks, executor_maker("ipyparallel", address=ipyparallel_address)) == BOTH_PASSED
 
-    def make() -> Executor:
-        executor: Executor = ipyparallel_cluster.executor()
-        return executor
 
-    assert verdicts(tasks, make) == {"calm": "passed", "raising": "failed"}
+class DeafClient:
+    """A client of a cluster that takes tasks and never ends one; without engines, or without a controller."""
+
+    def __init__(self, ids: list[int], *, answers: bool) -> None:
+        self.ids, self.answers, self.taken, self.is_closed = ids, answers, 0, threading.Event()
+
+    def load_balanced_view(self) -> DeafClient:
+        return self
+
+    def apply_async(self, fn: Any, *args: Any, **kwargs: Any) -> Future[Any]:
+        self.taken += 1
+        return Future()
+
+    def queue_status(self) -> dict[str, int]:
+        if not self.answers:
+            self.is_closed.wait()
+            raise OSError("Connections have been closed.")
+        return {"unassigned": self.taken}
+
+    def close(self, linger: int | None = None) -> None:
+        self.is_closed.set()
+
+
+@pytest.mark.parametrize(
+    ("client", "message"),
+    [
+        (DeafClient([], answers=True), r"no engine left\. Start some: ipcluster start"),
+        (
+            DeafClient([0], answers=False),
+            r"controller of the cluster does not answer\. Start the cluster again",
+        ),
+    ],
+    ids=["no engine", "no controller"],
+)
+def test_ipyparallel_tasks_end_when_the_cluster_is_gone(client, message):
+    """A task that nobody will ever run ends with what to do, and the executor can be closed."""
+    watch = Watch(period_s=0.01, no_engine_s=0.02, ask_period_s=0.02, answer_s=0.02)
+    executor = EnginesExecutor(client, watch)
+    tasks = [executor.submit(print), executor.submit(print)]
+    executor.shutdown()
+    assert client.is_closed.is_set()
+    for task in tasks:
+        with pytest.raises(ConnectionError, match=message):
+            task.result(timeout=0)
+
+
+def test_ipyparallel_without_a_cluster_is_told(tmp_path):
+    """Without a controller the error says how to start one."""
+    missing = str(tmp_path / "ipcontroller-client.json")
+    with pytest.raises(ConfigError, match=r"Cannot connect to .* Start some: ipcluster start -n 4"):
+        executor_maker("ipyparallel", address=missing)()
 
 
 def test_executors_refuse_what_they_cannot_do():
