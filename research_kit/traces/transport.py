@@ -137,11 +137,14 @@ class Transport:
 
     def _ask(self, path: str, params: Mapping[str, str | int]) -> httpx.Response | httpx.TransportError:
         try:
-            return self._client.get(
+            answer = self._client.get(
                 f"{self.base_url}{path}", params=dict(params), auth=self.auth, timeout=self._timeout
             )
         except httpx.TransportError as error:
             return error
+        # The stream refers to its answer and would keep each body until the garbage collector comes by.
+        answer.stream = httpx.ByteStream(b"")
+        return answer
 
     def _json_object(self, answer: httpx.Response) -> dict[str, Any]:
         try:
