@@ -4,9 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 EXTRAS := .[cluster,instrument,local-lm,papers,plots,polars,sql,stats]
+LOCK := requirements.lock
 
 .DEFAULT_GOAL := help
-.PHONY: help demo lab test check fmt build bench eval faults endurance docs clean
+.PHONY: help demo lab test check fmt build bench eval faults endurance docs lock clean
 
 help:
 	@echo "make demo   the main job, headless: chat, trace, read back, analyse"
@@ -19,18 +20,19 @@ help:
 	@echo "make faults every fault of server, disk and process, in every variant"
 	@echo "make endurance a working day of two kernels in ten minutes"
 	@echo "make docs   the documentation, as pages in dist/docs"
+	@echo "make lock   newer versions for requirements.lock; needs uv"
 	@echo "make build  wheel and sdist, and a test of the installed wheel"
 
-$(READY): pyproject.toml
+$(READY): pyproject.toml $(LOCK)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "$(PYTHON) is too old: research-kit needs Python 3.11 or later. Use: make PYTHON=python3.12"; exit 1; }
 	@if command -v uv >/dev/null 2>&1; then \
 		test -d $(VENV) || uv venv --quiet --seed --python $(PYTHON) $(VENV); \
-		uv pip install --quiet --python $(BIN)/python --editable '$(EXTRAS)' --group demo --group docs --group test; \
+		uv pip install --quiet --python $(BIN)/python --constraint $(LOCK) --editable '$(EXTRAS)' --group demo --group docs --group test; \
 	else \
 		test -d $(VENV) || $(PYTHON) -m venv $(VENV); \
 		$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'; \
-		$(BIN)/python -m pip install --quiet --editable '$(EXTRAS)' --group demo --group docs --group test; \
+		$(BIN)/python -m pip install --quiet --constraint $(LOCK) --editable '$(EXTRAS)' --group demo --group docs --group test; \
 	fi
 	@touch $(READY)
 
@@ -67,6 +69,10 @@ endurance: $(READY)
 docs: $(READY)
 	@$(BIN)/sphinx-build -q -W -b html docs dist/docs
 	@echo "dist/docs/index.html"
+
+lock:
+	@uv pip compile --quiet --upgrade --universal --python-version 3.11 --all-extras --group demo --group docs --group test \
+		--no-annotate --no-emit-index-url --custom-compile-command 'make lock' pyproject.toml --output-file $(LOCK)
 
 build: $(READY)
 	@$(BIN)/python -m hatchling build -d dist

@@ -74,9 +74,26 @@ def test_environment_yml_equals_pyproject() -> None:
     """The conda environment holds exactly the dependencies and extras of the package."""
     dependencies = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
     [through_pip] = [entry["pip"] for entry in dependencies if isinstance(entry, dict)]
-    assert set(through_pip) - {"-e ."} == asked_for()
+    assert set(through_pip) - {"-e .", "-c requirements.lock"} == asked_for()
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert f"python{project['requires-python']}" in dependencies
+
+
+def test_lock_file_has_a_version_for_everything() -> None:
+    """What pyproject.toml asks for, on every supported Python, has one version in the lock file that fits."""
+    lines = (ROOT / "requirements.lock").read_text().splitlines()
+    locked = [Requirement(line) for line in lines if not line.startswith("#")]
+    asked = [Requirement(requirement) for requirement in asked_for("demo", "docs", "test")]
+    for python in ("3.11", "3.12", "3.13"):
+        environment = {"python_version": python, "python_full_version": f"{python}.0"}
+        versions = {
+            canonicalize_name(one.name): next(iter(one.specifier)).version
+            for one in locked
+            if one.marker is None or one.marker.evaluate(environment)
+        }
+        for requirement in asked:
+            version = versions[canonicalize_name(requirement.name)]
+            assert requirement.specifier.contains(version, prereleases=True), (python, requirement, version)
 
 
 def test_prescribed_packages_are_dependencies() -> None:
