@@ -12,6 +12,7 @@ import secrets
 import signal
 import sys
 import threading
+import time
 from importlib import import_module
 from pathlib import Path
 from types import FrameType
@@ -21,13 +22,18 @@ import httpx
 
 from research_kit.agent.local_lm_model import assemble_model, installed_parts
 from research_kit.agent.local_lm_process import MODEL_ALIAS, LocalServer, lock_of, read_state, write_state
+from research_kit.agent.local_lm_prompts import KeptPrompts, prompt_folder
+from research_kit.agent.small_tasks import ALL_TASKS, fixed_text
 
 __all__ = ["main"]
 
-_SLOT_COUNT = 5
+# One for each kind of prompt that the assistant sends, so that its fixed beginning stays evaluated.
+_SLOT_COUNT = len(ALL_TASKS)
 _SLOT_TOKENS = 2048
 _BATCH_TOKENS = 128
 _GRACE_S = 1.0
+# Whoever has started the server asks it something first.
+_KEEP_PROMPTS_AFTER_S = 20.0
 
 # The model has no chat template of its own: it continues text, so the messages are simply joined.
 _TEMPLATE = "{%- for message in messages -%}{{ message['content'] }}{%- endfor -%}"
@@ -46,19 +52,25 @@ def main(argv: list[str] | None = None) -> int:
 
     signal.signal(signal.SIGTERM, on_signal)
     signal.signal(signal.SIGINT, on_signal)
+    os.umask(0o077)
     model_path = assemble_model(options.directory, installed_parts())
+    prompts = prompt_folder(options.directory)
     api_key = secrets.token_urlsafe(24)
     # Kept in a variable: the server lives as long as this object.
-    server = import_module("xllamacpp").Server(_parameters(model_path, api_key, options.idle_s))
+    server = import_module("xllamacpp").Server(_parameters(model_path, prompts, api_key, options.idle_s))
     state = LocalServer(base_url=server.listening_address, api_key=api_key, pid=os.getpid())
+    texts = [fixed_text(task.instructions, task.inputs, task.demos) for task in ALL_TASKS]
+    kept = KeptPrompts(state, prompts, texts)
+    kept.load()
     write_state(options.directory, state)
-    _serve_until_idle(options.directory, state, stop, poll_s=max(0.2, min(15.0, options.idle_s / 4)))
+    poll_s = max(0.2, min(15.0, options.idle_s / 4))
+    _serve_until_idle(options.directory, state, stop, kept, poll_s=poll_s)
     sys.stdout.flush()
     # Without running destructors: the server's threads may still hold a request that nobody waits for.
     os._exit(0)
 
 
-def _parameters(model_path: Path, api_key: str, idle_s: int) -> Any:
+def _parameters(model_path: Path, prompts: Path, api_key: str, idle_s: int) -> Any:
     parameters = import_module("xllamacpp").CommonParams()
     thread_count = max(1, (os.cpu_count() or 2) - 1)
     parameters.model.path = str(model_path)
@@ -68,7 +80,6 @@ def _parameters(model_path: Path, api_key: str, idle_s: int) -> Any:
     parameters.api_keys = [api_key]
     parameters.cpuparams.n_threads = thread_count
     parameters.cpuparams_batch.n_threads = thread_count
-    # One slot for each kind of prompt that the assistant sends, so that its fixed beginning stays evaluated.
     parameters.n_parallel = _SLOT_COUNT
     parameters.n_ctx = _SLOT_COUNT * _SLOT_TOKENS
     # Without the full window a prompt that differs near its end is evaluated again from the start.
@@ -77,17 +88,25 @@ def _parameters(model_path: Path, api_key: str, idle_s: int) -> Any:
     # The vocabulary is large: each position of a batch takes a megabyte.
     parameters.n_batch = parameters.n_ubatch = _BATCH_TOKENS
     parameters.chat_template = _TEMPLATE
+    parameters.endpoint_slots = True
+    parameters.slot_save_path = f"{prompts}/"
     parameters.warmup = False
     parameters.sleep_idle_seconds = idle_s
     return parameters
 
 
-def _serve_until_idle(directory: Path, state: LocalServer, stop: threading.Event, *, poll_s: float) -> None:
+def _serve_until_idle(
+    directory: Path, state: LocalServer, stop: threading.Event, kept: KeptPrompts, *, poll_s: float
+) -> None:
+    keep_at_s = time.monotonic() + _KEEP_PROMPTS_AFTER_S
     while not stop.wait(poll_s):
         if read_state(directory) != state:
             return
-        if _is_asleep(state) and _leave(directory, state, stop):
-            return
+        if _is_asleep(state):
+            if _leave(directory, state, stop):
+                return
+        elif time.monotonic() > keep_at_s:
+            kept.add_missing(stop)
 
 
 def _leave(directory: Path, state: LocalServer, stop: threading.Event) -> bool:

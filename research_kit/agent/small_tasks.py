@@ -6,10 +6,13 @@ cargo only, so that no answer about other data stands in them.
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 __all__ = [
+    "ALL_TASKS",
     "ANSWER",
     "CALCULATE",
     "CHOOSE_TABLE",
@@ -21,6 +24,8 @@ __all__ = [
     "SEARCH_TOOL",
     "TOOLS",
     "Task",
+    "case_text",
+    "fixed_text",
 ]
 
 # A model this small follows plain words far better than the names that pandas uses.
@@ -59,6 +64,23 @@ class Task:
     instructions: str
     inputs: tuple[str, ...]
     demos: tuple[dict[str, Any], ...]
+
+
+def fixed_text(instructions: str, inputs: Iterable[str], demos: Iterable[Mapping[str, Any]]) -> str:
+    """Return the beginning of a prompt that is the same for every question."""
+    inputs = tuple(inputs)
+    blocks = [instructions.strip()]
+    # All outputs of the example, also those that this question leaves out: the fixed part must not change.
+    blocks += [
+        case_text(inputs, demo) + json.dumps({name: demo[name] for name in demo if name not in inputs})
+        for demo in demos
+    ]
+    return "".join(f"{block}\n\n" for block in blocks)
+
+
+def case_text(inputs: Iterable[str], values: Mapping[str, Any]) -> str:
+    """Return what is asked, as the model reads it."""
+    return "".join(f"{name.capitalize()}: {values[name]}\n" for name in inputs if name in values)
 
 
 def _demos(names: tuple[str, ...], *rows: tuple[str, ...]) -> tuple[dict[str, Any], ...]:
@@ -203,3 +225,5 @@ ANSWER = Task(
         ),
     ),
 )
+
+ALL_TASKS = (CHOOSE_TOOL, CHOOSE_TABLE, PLAN, COLUMN, ANSWER)

@@ -1,17 +1,18 @@
 """How a question is put to a model that only continues text.
 
-Owns the wording of prompts for the small local model, and reading its streamed answer; does not choose what
-is asked. Invariant: a prompt begins with its fixed part, so that the server evaluates it once.
+Owns the form of requests to the small local model, and reading its streamed answer; does not choose what is
+asked. Invariant: a prompt begins with its fixed part, so that the server evaluates it once.
 """
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import dspy
 from dspy.streaming import StreamListener, StreamResponse
 from pydantic_core import from_json
+
+from research_kit.agent.small_tasks import case_text, fixed_text
 
 __all__ = ["AnswerListener", "TextAdapter"]
 
@@ -23,10 +24,9 @@ class TextAdapter(dspy.JSONAdapter):
         self, signature: type[dspy.Signature], demos: list[dict[str, Any]], inputs: dict[str, Any]
     ) -> list[dict[str, Any]]:
         """Return the prompt as one user message."""
-        blocks = [signature.instructions.strip()]
-        blocks += [f"{_case(signature, demo)}{_example(signature, demo)}" for demo in demos]
-        blocks.append(_case(signature, inputs))
-        return [{"role": "user", "content": "\n\n".join(blocks)}]
+        names = tuple(signature.input_fields)
+        content = fixed_text(signature.instructions, names, demos) + case_text(names, inputs)
+        return [{"role": "user", "content": content}]
 
 
 class AnswerListener(StreamListener):
@@ -63,14 +63,3 @@ class AnswerListener(StreamListener):
             return self._given
         text = parsed.get(self.signature_field_name, "") if isinstance(parsed, dict) else ""
         return text if isinstance(text, str) and text.startswith(self._given) else self._given
-
-
-def _case(signature: type[dspy.Signature], values: dict[str, Any]) -> str:
-    return "".join(
-        f"{name.capitalize()}: {values[name]}\n" for name in signature.input_fields if name in values
-    )
-
-
-def _example(signature: type[dspy.Signature], demo: dict[str, Any]) -> str:
-    # All outputs of the example, also those that this question leaves out: the fixed part must not change.
-    return json.dumps({name: demo[name] for name in demo if name not in signature.input_fields})

@@ -8,9 +8,11 @@ import signal
 import stat
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -26,6 +28,7 @@ from research_kit.agent.local_lm_process import (
     read_state,
     write_state,
 )
+from research_kit.agent.local_lm_prompts import KeptPrompts, prompt_folder
 from research_kit.config import Settings, load_settings
 from research_kit.errors import LMNotFoundError
 
@@ -71,6 +74,25 @@ def test_killed_server_is_started_again_by_the_next_call(
     wait_until(lambda: not is_still_running(before, local_settings))
     assert local_choice.lm("Hello", max_tokens=2)
     assert ensure_local_server(local_settings).pid != before.pid
+
+
+@pytest.mark.local_lm
+def test_fixed_beginnings_are_read_once(local_choice: LMChoice, local_settings: Settings) -> None:
+    """What the model has read of a prompt is kept private, loaded again, and deleted when broken."""
+    server = ensure_local_server(local_settings)
+    folder = prompt_folder(local_lm_directory(local_settings))
+    kept = KeptPrompts(server, folder, ["One two three four five six."])
+    kept.add_missing(threading.Event())
+    [path] = folder.glob("*.bin")
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    kept.load()
+    assert path.exists()
+    path.write_bytes(path.read_bytes()[:100])
+    kept.load()
+    assert not path.exists()
+    away = KeptPrompts(replace(server, base_url="http://127.0.0.1:9"), folder, ["One."])
+    away.add_missing(threading.Event())
+    assert list(folder.glob("*.bin")) == []
 
 
 @pytest.mark.local_lm

@@ -262,7 +262,9 @@ async def test_view_offers_no_cell_where_none_can_be_made(
 async def test_view_says_why_traces_wait(view: PanelPage) -> None:
     """The reason of the backend's state is on the panel; a look at the panel asks for what is new."""
     await view.open(transcript=[], backend_state="buffering", backend_reason="No answer from <b>.")
-    await expect(view.page.locator(".rk-header")).to_contain_text("traces wait on disk. Reason: No answer from <b>.")
+    await expect(view.page.locator(".rk-header")).to_contain_text(
+        "traces wait on disk. Reason: No answer from <b>."
+    )
     await view.page.evaluate("() => { Date.now = () => 1e15; }")
     await view.panel.hover()
     assert await view.sent("refresh") == [PROTOCOL["to_kernel"]["refresh"]]
