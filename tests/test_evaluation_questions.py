@@ -22,6 +22,7 @@ def database() -> duckdb.DuckDBPyConnection:
 @pytest.mark.parametrize("question", QUESTIONS, ids=lambda question: question.question_id)
 def test_expected_answer_is_right(question: Question, database: duckdb.DuckDBPyConnection) -> None:
     """A figure is what SQL computes on the table; a quotation stands in the named document."""
+    assert not set(question.expected) & set(question.avoid)
     if question.sql:
         rows = database.execute(question.sql).fetchall()
         values = [f"{value:.6g}" if isinstance(value, float) else str(value) for row in rows for value in row]
