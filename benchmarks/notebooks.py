@@ -9,7 +9,8 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -45,6 +46,7 @@ _FLOOR = (
     "        shell.run_cell(cell.source).raise_error()\n"
 )
 _DEADLINE_S = 1800
+_LOOK_S = 1.0
 
 
 class _Peak(NamedTuple):
@@ -162,12 +164,20 @@ def _run(command: Sequence[str], folder: Path) -> _Peak:
             seen.update(_children(process))
             if time.monotonic() - begin_s > _DEADLINE_S:
                 process.kill()
-            time.sleep(0.05)
+            # A look at all processes takes time that the measured ones would need.
+            with suppress(psutil.TimeoutExpired):
+                process.wait(_LOOK_S)
     took_s = time.monotonic() - begin_s
     if process.returncode:
         told_text = (folder / "out" / "told.txt").read_text()[-2000:]
         raise RuntimeError(f"{command} ended with {process.returncode}: {told_text}")
-    return _Peak(took_s, peak, sum(one.is_running() for one in seen))
+    return _Peak(took_s, peak, len(_left(seen)))
+
+
+def _left(seen: Iterable[psutil.Process]) -> list[psutil.Process]:
+    """Return those that are still there after a moment; who has ended and was not asked about is not."""
+    _, alive = psutil.wait_procs(seen, timeout=_LOOK_S)
+    return [one for one in alive if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]
 
 
 def _floor(folder: Path) -> float:
