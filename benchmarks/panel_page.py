@@ -29,9 +29,18 @@ _PEER_TOKEN_COUNT = 500
 
 
 class _Way(NamedTuple):
+    """How tokens are shown.
+
+    Attributes:
+        opener: The function of `page_streams`.
+        ready: What stands there before.
+        place: Where the end is looked for: looking through a whole page with its history takes seconds.
+    """
+
     name: str
     opener: str
     ready: str
+    place: str
     history_count: int
     token_count: int
 
@@ -53,16 +62,18 @@ def measure(options: Options) -> list[Row]:
 async def _measure(options: Options) -> list[Row]:
     count = 200 if options.is_quick else 2000
     peer_count = min(count, _PEER_TOKEN_COUNT)
-    panels = [_Way("chat panel", "open_panel", "Enter sends", history, count) for history in (0, 500)]
-    short = _Way("chat panel", "open_panel", "Enter sends", 0, peer_count)
-    htmls = [_Way("ipywidgets HTML value", "open_html", READY, history, count) for history in (0, 500)]
+    panel = ("chat panel", "open_panel", "Enter sends", ".rk-assistant")
+    html = ("ipywidgets HTML value", "open_html", READY, ".widget-html-content > p:last-child")
+    panels = [_Way(*panel, history, count) for history in (0, 500)]
+    htmls = [_Way(*html, history, count) for history in (0, 500)]
+    short = _Way(*panel, 0, peer_count)
     ours, shown_s = await _visit(options, Path(sys.executable), [*panels, short, *htmls], shows_chat=True)
     rows = []
-    for panel, html in zip(panels, htmls, strict=True):
-        rows += _rows(panel, ours[panel], html, ours[html])
+    for own, other in zip(panels, htmls, strict=True):
+        rows += _rows(own, ours[own], other, ours[other])
     python = peers_python("panel", _PACKAGES)
     if python is not None:
-        peer = _Way("Panel's ChatInterface", "open_interface", READY, 0, peer_count)
+        peer = _Way("Panel's ChatInterface", "open_interface", READY, "body", 0, peer_count)
         theirs, _ = await _visit(options, python, [peer], shows_chat=False)
         rows += _rows(short, ours[short], peer, theirs[peer])
     if shown_s is not None:
@@ -142,7 +153,7 @@ async def _stream(page, server, name: str, way: _Way) -> _Figures:  # type: igno
     await page.wait_for_timeout(_SETTLE_MS)
     before = sum(received)
     await notebook.run_cell(1)
-    await page.get_by_text(END).first.wait_for(timeout=_DEADLINE_MS)
+    await page.locator(way.place).last.get_by_text(END).first.wait_for(timeout=_DEADLINE_MS)
     end_s = time.time()
     begin = await page.get_by_text("t0=").first.inner_text()
     await page.wait_for_timeout(_SETTLE_MS)
