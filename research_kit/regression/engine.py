@@ -8,10 +8,12 @@ Invariant: when `RegressionEngine` returns or raises, the kernel that it started
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import os
 import signal
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
@@ -290,7 +292,26 @@ class RegressionEngine(NBClientEngine):  # type: ignore[misc]  # papermill has n
         client = RegressionClient(
             nb_man, execution=execution, kernel_name=kernel_name, startup_timeout=start_timeout, log=_quiet
         )
-        return client.execute()
+        with _saving_plainly(nb_man):
+            return client.execute()
+
+
+@contextmanager
+def _saving_plainly(nb_man: Any) -> Iterator[None]:
+    """Let papermill write the copy unformatted while cells run; the last time it does so as always.
+
+    It writes before and after each cell, and formatting took longer than the cells of a small notebook.
+    """
+
+    def save(**_: Any) -> None:
+        Path(nb_man.output_path).write_text(json.dumps(nb_man.nb), encoding="utf-8")
+        nb_man.last_save_time = nb_man.now()
+
+    nb_man.save = save
+    try:
+        yield
+    finally:
+        del nb_man.save
 
 
 def register_engine() -> None:
