@@ -5,6 +5,7 @@ What the kernel publishes is measured; the copy that the saved notebook keeps is
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -13,7 +14,9 @@ from benchmarks.measuring import KEYS, ROOT, Options, Row, median, null_server
 _GOAL_S = 0.2
 _GOAL_KB = 30.0
 _GOAL_ENGINE_MS = 15.0
+_GOAL_STOP_S = 0.3
 _MESSAGE_COUNT = 200
+_STOP_COUNT = 20
 _DEADLINE_S = 120.0
 
 
@@ -58,6 +61,15 @@ def measure(options: Options) -> list[Row]:
             goal=_GOAL_ENGINE_MS,
         )
     )
+    stops = [_run(options, "stop", _STOP_COUNT, 0) for _ in range(options.repeat_count)]
+    rows.append(
+        Row(
+            name="first token until the answer has stopped",
+            value=median(run[0] for run in stops),
+            unit="s",
+            goal=_GOAL_STOP_S,
+        )
+    )
     return rows
 
 
@@ -66,6 +78,7 @@ def _run(
 ) -> tuple[float, float]:
     command = [sys.executable, "-m", "benchmarks.panel_worker", way, str(history_count), str(token_count)]
     environment = options.environment(way, **(settings or {"LANGFUSE_TRACING_ENABLED": "false"}))
+    environment["PYTHONPATH"] = f"{ROOT}{os.pathsep}{ROOT / 'tests' / 'support'}"
     run = subprocess.run(
         command, env=environment, cwd=ROOT, capture_output=True, text=True, check=True, timeout=_DEADLINE_S
     )

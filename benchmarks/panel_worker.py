@@ -2,7 +2,8 @@
 
 Run by `benchmarks.panel_speed` as ``python -m benchmarks.panel_worker way history_count token_count``; prints
 the seconds until the last token was on its way to the browser, and the bytes of all messages. The way
-``engine`` prints instead the median seconds of a message that needs no language model, and 0.
+``engine`` prints instead the median seconds of a message that needs no language model, and 0; ``stop`` those
+from the first token to the end of an answer that is stopped then, and 0.
 """
 
 from __future__ import annotations
@@ -39,7 +40,12 @@ def main() -> None:
     """Measure one way and print its figures."""
     way, history_count, token_count = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
     comm.create_comm = CountingComm
-    measure = {"panel": _measure_panel, "html": _measure_html, "engine": _measure_engine}[way]
+    measure = {
+        "panel": _measure_panel,
+        "html": _measure_html,
+        "engine": _measure_engine,
+        "stop": _measure_stop,
+    }[way]
     seconds, byte_count = measure(history_count, list(prose_tokens(token_count)))
     sys.stdout.write(f"{seconds}\n{byte_count}\n")
 
@@ -76,6 +82,29 @@ def _measure_engine(message_count: int, _tokens: list[str]) -> tuple[float, int]
         begin_s = time.perf_counter()
         conversation.ask(f"question {number}")
         seconds.append(time.perf_counter() - begin_s)
+    return statistics.median(seconds), 0
+
+
+def _measure_stop(message_count: int, _tokens: list[str]) -> tuple[float, int]:
+    from conversations import answer, conversation_of
+    from scripted_lm import running_lm
+
+    from research_kit.chat.events import Delta
+
+    seconds = []
+    with running_lm() as server:
+        conversation = conversation_of(server)
+        for number in range(message_count):
+            # The model says no more before the answer is over.
+            server.script(answer("one two three never ends", pause_before="never"))
+            turn = conversation.send(f"Count {number}.")
+            begin_s = 0.0
+            for event in turn:
+                if isinstance(event, Delta) and not begin_s:
+                    begin_s = time.perf_counter()
+                    turn.cancel()
+            seconds.append(time.perf_counter() - begin_s)
+        server.finish()
     return statistics.median(seconds), 0
 
 
