@@ -52,7 +52,7 @@ def critical_path(frame: pd.DataFrame, trace_id: str | None = None) -> pd.DataFr
     ends = np.maximum(starts, ends)
     inside = _inside(parent_positions(trace))
     critical_ns, is_critical = _walk(starts, ends, inside)
-    total_s = (ends.max() - starts.min()) / 1e9 if len(trace) else 0.0
+    total_s = float(np.max(ends) - np.min(starts)) / 1e9 if len(trace) else 0.0
     return build_rows(
         CRITICAL_PATH,
         trace.assign(
@@ -109,8 +109,8 @@ def _walk(starts: _Ns, ends: _Ns, inside: defaultdict[int, list[int]]) -> tuple[
     pending = [_OUTSIDE]
     while pending:
         row = pending.pop()
-        begin = int(firsts[row]) if row >= 0 else int(firsts.min(initial=0))
-        until = int(lasts[row]) if row >= 0 else int(lasts.max(initial=0))
+        begin = int(firsts[row]) if row >= 0 else int(np.min(firsts, initial=0))
+        until = int(lasts[row]) if row >= 0 else int(np.max(lasts, initial=0))
         # Of those that end together the longest, which the others are a part of.
         for child in sorted(inside[row], key=lambda each: (-int(lasts[each]), int(firsts[each]))):
             if lasts[child] <= until:
