@@ -68,11 +68,27 @@ def _without_repeats(table: pa.Table) -> pa.Table:
 
     Parts of a range that are read side by side overlap by a millisecond.
     """
-    codes = pc.dictionary_encode(_row_keys(table)).combine_chunks()
-    if len(codes.dictionary) == table.num_rows:
+    # Few rows begin in the same moment, and only their keys, which are long texts, need be compared.
+    shared = _at_shared_times(table["start_time"])
+    if not len(shared):
+        return table
+    keys = _row_keys(table.select(["trace_id", "observation_id", "start_time"]).take(pa.array(shared)))
+    codes = pc.dictionary_encode(keys).combine_chunks()
+    if len(codes.dictionary) == len(shared):
         return table
     _, firsts = np.unique(codes.indices.to_numpy(zero_copy_only=False), return_index=True)
-    return table.take(pa.array(np.sort(firsts)))
+    is_kept = np.ones(table.num_rows, dtype=bool)
+    is_kept[shared] = False
+    is_kept[shared[firsts]] = True
+    return table.filter(pa.array(is_kept))
+
+
+def _at_shared_times(start_times: Any) -> _Positions:
+    """Return the rows that do not begin alone."""
+    times = pc.fill_null(pc.cast(start_times, pa.int64()), 0).to_numpy()
+    order = np.argsort(times, kind="stable")
+    is_same = np.diff(times[order]) == 0
+    return np.unique(np.concatenate([order[1:][is_same], order[:-1][is_same]]))
 
 
 def _row_keys(table: pa.Table) -> Any:
