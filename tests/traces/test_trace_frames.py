@@ -28,6 +28,19 @@ def test_observations_have_exact_dtypes_with_any_number_of_rows(frame_of, make_r
     assert isinstance(frame.index, pd.RangeIndex)
 
 
+def test_a_row_that_was_read_twice_is_there_once(frame_of, make_row) -> None:
+    """What has trace, id and start in common is one row; what shares only some of them is not."""
+    alone, first = make_row(0), make_row(1)
+    others = [
+        first | {"id": "f" * 16},
+        first | {"traceId": "e" * 32},
+        first | {"startTime": "2026-11-20T11:00:00.000Z"},
+    ]
+    frame = frame_of([first, *others, alone, first, others[0]])
+    keys = frame[["trace_id", "observation_id", "start_time"]]
+    assert len(keys) == len(keys.drop_duplicates()) == 5
+
+
 @pytest.mark.parametrize("name", SCHEMAS)
 def test_schemas_keep_their_dtypes_without_rows_and_with_missing_values(name) -> None:
     """No dtype depends on the values: an empty frame and one of missing values have the schema's."""
