@@ -220,7 +220,11 @@ async def test_view_shows_the_end_when_it_becomes_visible(view: PanelPage) -> No
     await view.open(transcript=answers)
     log = view.page.get_by_role("log")
     at_end = "(log) => log.scrollHeight - log.scrollTop - log.clientHeight < 2"
-    show = "(display) => { document.body.style.display = display; }"
+    # A tab is hidden for a frame at least: what changes within one is never seen.
+    show = """async (display) => {
+        document.body.style.display = display;
+        await new Promise((drawn) => requestAnimationFrame(() => requestAnimationFrame(drawn)));
+    }"""
     await view.page.evaluate(show, "none")
     await view.publish(
         type="message", message={**ANSWER, "message_id": "a9"}, revision=3, keep_text=0, keep_html=0
