@@ -39,8 +39,8 @@ def ask(tmp_path: Path) -> Ask:
 
 
 def test_doctor_finds_nothing_wrong_with_nothing_configured(ask: Ask, tmp_path: Path) -> None:
-    """Without keys and settings everything works, the doctor says how, and starts and creates nothing."""
-    answer = ask("doctor")
+    """Without keys and settings everything works, also when no Python is on the path; nothing is created."""
+    answer = ask("doctor", PATH=str(tmp_path))
     assert answer.returncode == 0, answer.stdout
     assert "which starts with the first trace" in answer.stdout
     assert "the small local model, because no other was named" in answer.stdout

@@ -217,6 +217,10 @@ def _examine_jupyter() -> Iterator[Finding]:
         remedy = "python -m ipykernel install --sys-prefix"
         yield Finding(level="problem", topic="jupyter", text="there is no kernel python3", remedy=remedy)
         return
+    # Jupyter runs these names with its own Python, whatever is on the path.
+    major, minor = sys.version_info[:2]
+    if command in ("python", f"python{major}", f"python{major}.{minor}"):
+        command = sys.executable
     if shutil.which(command) is None:
         text = f"the kernel python3 runs {command}, which is not there"
         remedy = "python -m ipykernel install --sys-prefix"

@@ -125,8 +125,10 @@ def test_two_kernels_share_a_folder(new_kernel: Any, place: Any) -> None:
     assert place.spool_files() == []
 
 
+# Python 3.12 and later warn of a fork in a process with threads, which every kernel is.
 FORKS = """
-import multiprocessing
+import multiprocessing, warnings
+warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
 work(5)
 pid = os.fork()
 if not pid:
