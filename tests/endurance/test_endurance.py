@@ -31,7 +31,6 @@ MESSAGES = 1_000  # of each kernel
 LIVES = 4  # how often each kernel is started, the last one included
 AWAY_S = 10.0
 DEADLINE_S = 300.0
-LAZY_THREADS = 2  # a pool begins a thread when all others are at work in the same moment, up to its bound
 MEMORY_MB = 60.0  # what a life may add after its first tenth
 
 BEGIN = """
@@ -148,7 +147,7 @@ def test_a_day_leaves_everything_in_the_store_and_nothing_in_the_kernels(
         assert counts["work"] == CELLS // 2
         assert counts["chat"] == MESSAGES
         for growth in day.growth:
-            assert growth["threads"] <= LAZY_THREADS, growth
+            assert growth["threads"] <= 0, growth
             assert growth["files"] <= 0, growth
             assert growth["mb"] <= MEMORY_MB, growth
     assert spools_of(Path(os.environ["RESEARCH_KIT_DATA_DIR"])) == []
