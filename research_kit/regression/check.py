@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from research_kit.errors import ConfigError
@@ -24,7 +24,7 @@ from research_kit.regression.trace_baseline import compare_traces, read_trace_ba
 from research_kit.regression.warm_kernels import WarmKernels
 from research_kit.regression.working_folder import working_folder
 
-__all__ = ["Check", "CheckOptions", "check_notebook"]
+__all__ = ["Check", "CheckOptions", "check_notebook", "check_once"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,7 +71,8 @@ class CheckOptions:
         output_dir: Where the executed copy goes instead of ``plan.output_dir``.
         accept: Write the outputs and trace numbers as the new baselines.
         record: What is wanted of cassettes; None leaves it to the notebook and the plan.
-        is_repeated: Whether what a live run costs is judged with that of other runs.
+        is_repeated: Whether this is one of several runs, whose cost and tokens `repeat_check` judges together
+            when they come from a live model.
     """
 
     output_dir: Path | None = None
@@ -84,7 +85,7 @@ class CheckOptions:
 class _Case:
     planned: NotebookPlan
     plan: Plan
-    options: CheckOptions = field(default_factory=CheckOptions)
+    options: CheckOptions
 
 
 def check_notebook(
@@ -95,7 +96,6 @@ def check_notebook(
     accept: bool = False,
     record: ReplayMode | None = None,
     warm_kernels: WarmKernels | None = None,
-    is_repeated: bool = False,
 ) -> Check:
     """Run one notebook of ``plan`` and compare outputs and traces with the expected ones.
 
@@ -106,13 +106,18 @@ def check_notebook(
         accept: Write the outputs as the new baseline; what changes with it is in the differences.
         record: What is wanted of cassettes; None leaves it to the notebook and the plan.
         warm_kernels: Where to take the kernel from; None starts one.
-        is_repeated: Whether this is one of several runs, whose cost and tokens `repeat_check` judges together
-            when they come from a live model.
 
     Raises:
         ConfigError: When the baseline cannot be read or written, or the run cannot be set up.
     """
-    options = CheckOptions(output_dir=output_dir, accept=accept, record=record, is_repeated=is_repeated)
+    options = CheckOptions(output_dir=output_dir, accept=accept, record=record)
+    return check_once(planned, plan, options, warm_kernels)
+
+
+def check_once(
+    planned: NotebookPlan, plan: Plan, options: CheckOptions, warm_kernels: WarmKernels | None = None
+) -> Check:
+    """Do what `check_notebook` says."""
     case = _Case(planned, plan, options)
     check = Check(
         planned=planned,
@@ -125,7 +130,7 @@ def check_notebook(
     if check.run.outcome != "passed":
         return check
     check = replace(check, trace_problems=tuple(_trace_problems(case, check.run)))
-    return _accept(case, check) if accept and not check.trace_problems else _compare(case, check)
+    return _accept(case, check) if options.accept and not check.trace_problems else _compare(case, check)
 
 
 def _run(case: _Case, warm_kernels: WarmKernels | None) -> RunResult:

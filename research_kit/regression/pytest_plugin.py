@@ -77,20 +77,24 @@ class NotebookRun(pytest.Item):
 
     def runtest(self) -> None:
         """Run the notebook and fail with a readable text."""
+        from research_kit.regression.check import CheckOptions
         from research_kit.regression.history import record_run
         from research_kit.regression.plan import redirect
         from research_kit.regression.repeats import repeat_check
         from research_kit.regression.report import format_check
 
         plan, output_dir = redirect(self.plan, self.config.getoption("rk_output_dir"))
+        options = CheckOptions(
+            output_dir=output_dir,
+            accept=self.config.getoption("rk_accept"),
+            record=self.config.getoption("rk_record"),
+        )
         try:
             repeats = repeat_check(
                 self.planned,
                 plan,
+                options,
                 count=self.config.getoption("rk_repeat"),
-                output_dir=output_dir,
-                accept=self.config.getoption("rk_accept"),
-                record=self.config.getoption("rk_record"),
                 warm_kernels=_warm_kernels(self.config, plan),
             )
         except ConfigError as error:

@@ -9,10 +9,8 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
-from research_kit.regression.check import Check, check_notebook
-from research_kit.regression.notebook_options import ReplayMode
+from research_kit.regression.check import Check, CheckOptions, check_once
 from research_kit.regression.plan import NotebookPlan, Plan
 from research_kit.regression.trace_baseline import (
     Tolerances,
@@ -81,11 +79,9 @@ class Repeats:
 def repeat_check(
     planned: NotebookPlan,
     plan: Plan,
+    options: CheckOptions,
     *,
     count: int,
-    output_dir: Path | None = None,
-    accept: bool = False,
-    record: ReplayMode | None = None,
     warm_kernels: WarmKernels | None = None,
 ) -> Repeats:
     """Do `check_notebook` ``count`` times, one after the other, and judge the runs together.
@@ -96,21 +92,12 @@ def repeat_check(
     Raises:
         ConfigError: As `check_notebook`.
     """
-    checks = tuple(
-        check_notebook(
-            planned,
-            plan,
-            output_dir=output_dir,
-            accept=accept,
-            record=record,
-            warm_kernels=warm_kernels,
-            is_repeated=count > 1,
-        )
-        for _ in range(max(1, count))
-    )
-    if accept:
+    options = replace(options, is_repeated=count > 1)
+    checks = tuple(check_once(planned, plan, options, warm_kernels) for _ in range(max(1, count)))
+    if options.accept:
         _accept_all(planned, checks)
-    return Repeats(checks=checks, problems=() if accept or count < 2 else _judge(planned, plan, checks))
+    is_judged = options.is_repeated and not options.accept
+    return Repeats(checks=checks, problems=_judge(planned, plan, checks) if is_judged else ())
 
 
 def _accept_all(planned: NotebookPlan, checks: Sequence[Check]) -> None:

@@ -145,6 +145,7 @@ def _submit(
 
 def run_task(task: Task) -> str:
     """Run one task, in whatever process this is; return its summary as JSON."""
+    from research_kit.regression.check import CheckOptions
     from research_kit.regression.history import record_run
     from research_kit.regression.repeats import repeat_check
 
@@ -153,10 +154,8 @@ def run_task(task: Task) -> str:
         repeats = repeat_check(
             task.planned,
             task.plan,
+            CheckOptions(output_dir=options.output_dir, accept=options.accept, record=options.record),
             count=options.repeat_count,
-            output_dir=options.output_dir,
-            accept=options.accept,
-            record=options.record,
             warm_kernels=None if task.preload is None else _kernels_for(task.preload),
         )
     except ConfigError as error:

@@ -13,6 +13,7 @@ from scripted_lm import ScriptedLM, running_lm
 
 from research_kit.errors import ConfigError
 from research_kit.regression import Repeats, check_notebook, load_plan, repeat_check
+from research_kit.regression.check import CheckOptions
 from research_kit.regression.summary import summarize
 from research_kit.regression.trace_baseline import read_trace_baseline
 from research_kit.regression.warm_kernels import WarmKernels
@@ -115,8 +116,8 @@ def test_repeated_live_runs_are_judged_together(project, scripted, store, warm_k
 
     def repeat(*word_counts: int, accept: bool = False) -> Repeats:
         scripted.script(*(" ".join(["word"] * count) for count in word_counts))
-        count = len(word_counts)
-        return repeat_check(planned, plan, count=count, accept=accept, warm_kernels=warm_kernels)
+        options = CheckOptions(accept=accept)
+        return repeat_check(planned, plan, options, count=len(word_counts), warm_kernels=warm_kernels)
 
     accepted = repeat(100, 140, accept=True)
     assert accepted.is_passed, (accepted.shown.run.message, accepted.shown.trace_problems)
