@@ -341,7 +341,7 @@ def _completion_start_ms(given: object) -> int | None:
 
 
 def _first_text(attributes: Mapping[str, Any], keys: tuple[str, ...]) -> str:
-    if keys.__class__ is _Keys and keys.names.isdisjoint(attributes):
+    if isinstance(keys, _Keys) and keys.names.isdisjoint(attributes):
         return ""
     for key in keys:
         value = attributes.get(key)
