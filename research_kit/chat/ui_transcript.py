@@ -2,17 +2,22 @@
 
 Owns the value of the trait ``transcript`` and what is sent when it changes. Invariant: the trait always holds
 everything, and only what changed is sent: each change has a number, so that a browser that missed one knows.
+HTML is sent in parts, in which runs of the message's text are named instead of repeated.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
 from research_kit.chat.markdown import GrowingMarkdown
 from research_kit.chat.ui_messages import Batch, tool_to_wire
 
-__all__ = ["Transcript"]
+__all__ = ["Transcript", "pack_html"]
+
+# A tag, or a run of text that is longer than its place in the message would be.
+_RUN = re.compile(r'<(?:[^<>"]|"[^"]*")*>|(?P<text>[^<>&"]{16,})')
 
 
 class Transcript:
@@ -50,7 +55,7 @@ class Transcript:
                 self.messages.append(wire)
             else:
                 self.messages[index] = wire
-            self._change({"type": "message", "message": wire, "keep_text": 0, "keep_html": 0})
+            self._change_message(wire)
 
     def cut(self, index: int) -> None:
         """Remove the message at ``index`` and all after it."""
@@ -77,7 +82,7 @@ class Transcript:
                     "text": answer.text[batch.offset :],
                     "html_start": start,
                     "html_end": growing.length,
-                    "html": added,
+                    "html": pack_html(added, answer.text, start),
                 }
             )
         self.messages[index] = {**wire, "html": growing.html, "html_length": growing.length}
@@ -92,9 +97,30 @@ class Transcript:
         keep_text = min(len(streamed), len(text)) if text.startswith(streamed[: len(text)]) else 0
         keep_html, html = growing.finish(text) if keep_text else (0, wire["html"])
         self.messages[index] = wire
-        sent = {**wire, "html": html, "text": text[keep_text:]}
+        self._change_message({**wire, "html": html}, keep_text=keep_text, keep_html=keep_html)
+
+    def _change_message(self, wire: dict[str, Any], *, keep_text: int = 0, keep_html: int = 0) -> None:
+        html, text = pack_html(wire["html"], wire["text"], keep_html), wire["text"][keep_text:]
+        sent = {**wire, "html": html, "text": text}
         self._change({"type": "message", "message": sent, "keep_text": keep_text, "keep_html": keep_html})
 
     def _change(self, message: dict[str, Any]) -> None:
         self._value["revision"] += 1
         self._send({**message, "revision": self._value["revision"]})
+
+
+def pack_html(html: str, text: str, begin: int = 0) -> list[str | tuple[int, int]]:
+    """Return ``html`` as parts: strings, and begin and end of runs that ``text`` has from ``begin`` on.
+
+    What is named lies between tags and has no ``<``, ``>``, ``&`` or ``"``: a browser that takes those out of
+    each run it puts in can get no markup from a text, even if its text were another one.
+    """
+    parts: list[str | tuple[int, int]] = []
+    taken = 0
+    for run in _RUN.finditer(html):
+        found = text.find(run["text"], begin) if run["text"] else -1
+        if found >= 0:
+            begin = found + len(run["text"])
+            parts += [html[taken : run.start()], (found, begin)]
+            taken = run.end()
+    return [part for part in (*parts, html[taken:]) if part]

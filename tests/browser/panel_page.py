@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +66,9 @@ class PanelPage:
     async def publish(self, **message: Any) -> None:
         await self.page.evaluate("(message) => model.publish(message)", message)
 
-    async def delta(self, offset: int, text: str, *, html: str = "", whole: tuple[int, int] = (0, 0)) -> None:
+    async def delta(
+        self, offset: int, text: str, *, html: Sequence[Any] = (), whole: tuple[int, int] = (0, 0)
+    ) -> None:
         start, end = whole
         await self.publish(
             type="delta", message_id="a1", offset=offset, text=text, html=html, html_start=start, html_end=end

@@ -65,7 +65,8 @@ async def test_view_streams_text_as_text_until_the_answer_is_whole(view: PanelPa
     await view.delta(0, first)
     await view.delta(len(first), "has **344** rows.")
     await expect(view.body).to_have_text("<b>The</b> \U0001f427 frame has **344** rows.")
-    await view.publish(type="message", message=ANSWER, keep_text=0, keep_html=0, revision=3)
+    message = {**ANSWER, "html": [ANSWER["html"]]}
+    await view.publish(type="message", message=message, keep_text=0, keep_html=0, revision=3)
     await expect(view.body).to_have_text("The frame has 344 rows.")
     await view.delta(0, "too late")
     await expect(view.body).to_have_text("The frame has 344 rows.")
@@ -75,17 +76,31 @@ async def test_view_shows_blocks_when_they_are_whole(view: PanelPage) -> None:
     """Whole blocks are shown as HTML while the rest is written, and at the end only the rest is needed."""
     await view.open(transcript=[QUESTION, RUNNING], is_busy=True)
     block = "One \U0001f427 *a*.\n\n"
-    await view.delta(0, block + "Two", html="<p>One \U0001f427 <em>a</em>.</p>\n", whole=(0, len(block)))
+    await view.delta(0, block + "Two", html=["<p>One \U0001f427 <em>a</em>.</p>\n"], whole=(0, len(block)))
     await expect(view.body.locator("em")).to_have_text("a")
     await expect(view.body.locator(".rk-tail")).to_have_text("Two")
     await view.delta(len(block) + 3, " **b**", whole=(len(block), len(block)))
     await expect(view.body.locator(".rk-tail")).to_have_text("Two **b**")
     text = f"{block}Two **b**"
-    last = {**ANSWER, "text": "", "html": "<p>Two <strong>b</strong></p>", "html_length": len(text)}
+    last = {**ANSWER, "text": "", "html": ["<p>Two <strong>b</strong></p>"], "html_length": len(text)}
     await view.publish(type="message", message=last, keep_text=len(text), keep_html=len(block), revision=3)
     await expect(view.body.locator("strong")).to_have_text("b")
     await expect(view.body).to_have_text("One \U0001f427 a. Two b")
     assert await view.sent("resync") == []
+
+
+async def test_view_takes_no_markup_from_the_text(view: PanelPage) -> None:
+    """What HTML names of the text is text, also when the text is another one than the kernel meant."""
+    await view.open(transcript=[QUESTION, RUNNING], is_busy=True)
+    text = '\U0001f427 <img src="x" onerror="window.hit = 1"> & more\n\nlast'
+    parts = ["<p>", [0, len(text) - 6], "</p>\n"]
+    await view.delta(0, text, html=parts, whole=(0, len(text) - 4))
+    await expect(view.body.locator("p")).to_have_text("\U0001f427 img src=x onerror=window.hit = 1  more")
+    await expect(view.body.locator("img")).to_have_count(0)
+    message = {**ANSWER, "text": "", "html": parts, "html_length": len(text)}
+    await view.publish(type="message", message=message, keep_text=len(text), keep_html=0, revision=3)
+    await expect(view.body.locator("p")).to_have_text("\U0001f427 img src=x onerror=window.hit = 1  more")
+    assert await view.page.evaluate("window.hit") is None
 
 
 async def test_view_counts_changes(view: PanelPage) -> None:
@@ -227,7 +242,11 @@ async def test_view_shows_the_end_when_it_becomes_visible(view: PanelPage) -> No
     }"""
     await view.page.evaluate(show, "none")
     await view.publish(
-        type="message", message={**ANSWER, "message_id": "a9"}, revision=3, keep_text=0, keep_html=0
+        type="message",
+        message={**ANSWER, "message_id": "a9", "html": []},
+        revision=3,
+        keep_text=0,
+        keep_html=0,
     )
     await view.page.evaluate(show, "block")
     await view.page.wait_for_function(f"() => ({at_end})(document.querySelector('.rk-log'))")

@@ -123,7 +123,8 @@ def test_addresses_that_become_known_later_are_shown() -> None:
     browser.panel.receive({"type": "refresh"})
     assert browser.answer["trace_url"] == "http://127.0.0.1:1/traces/t1"
     assert browser.panel.status["session_url"] == "http://127.0.0.1:1/sessions/jupyter-1"
-    assert browser.comm.custom[-1]["message"] == browser.answer
+    sent = {**browser.answer, "html": [browser.answer["html"]]}
+    assert browser.comm.custom[-1]["message"] == sent
 
 
 def test_a_change_of_the_backend_is_shown_when_it_happens() -> None:

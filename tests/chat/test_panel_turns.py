@@ -18,7 +18,9 @@ from research_kit.chat.events import (
     ToolStarted,
     Usage,
 )
+from research_kit.chat.markdown import render_markdown
 from research_kit.chat.ui_format import UNKNOWN
+from research_kit.chat.ui_transcript import pack_html
 
 
 def test_panel_shows_a_finished_answer_in_its_traits() -> None:
@@ -64,7 +66,7 @@ def test_panel_streams_few_messages_that_add_up() -> None:
 
 def test_panel_sends_of_the_end_only_what_is_missing() -> None:
     """Only the last word is still missing: the text before it is there, and so are the whole blocks."""
-    text = "First *block*.\n\nSecond block.\n\nThird **block**."
+    text = "First *block*.\n\nThe second block has a line.\n\nThird **block**."
     gate = threading.Event()
     browser = Browser([started(), Delta(text=text, offset=0), gate, finished(text)])
     browser.send("hi")
@@ -73,11 +75,37 @@ def test_panel_sends_of_the_end_only_what_is_missing() -> None:
     browser.wait_until_idle()
     [delta] = [message for message in browser.comm.custom if message["type"] == "delta"]
     last = [message for message in browser.comm.custom if message["type"] == "message"][-1]
-    assert delta["html"] == "<p>First <em>block</em>.</p>\n<p>Second block.</p>\n"
+    whole = ["<p>First <em>block</em>.</p>\n<p>", [16, 44], "</p>\n"]
+    assert delta["html"] == whole
     assert (last["keep_text"], last["message"]["text"]) == (len(text) - 10, "**block**.")
     assert last["keep_html"] == delta["html_end"]
-    assert last["message"]["html"] == "<p>Third <strong>block</strong>.</p>\n"
-    assert browser.answer["html"] == delta["html"] + last["message"]["html"]
+    assert last["message"]["html"] == ["<p>Third <strong>block</strong>.</p>\n"]
+    assert browser.answer["html"] == _joined([*delta["html"], *last["message"]["html"]], text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "A line of plain prose, long enough.",
+        'One "quoted" & <b>escaped</b> line, then **a bold one that is long**, twice: and a long line',
+        "[a link with a long text](https://example.org/a-long-address?a=1&b=2)\n\n- a point of the list\n"
+        * 3,
+        "```python\nprint('a long line')\n```\n\n| a long column | b |\n|---|---|\n| list | 2 |",
+        "\U0001f427 a line with a penguin in front \U0001f427\n\n" * 3,
+        "",
+    ],
+    ids=["prose", "marked", "links", "blocks", "astral", "empty"],
+)
+def test_panel_names_in_html_what_the_text_has(text: str) -> None:
+    """The parts make up the same HTML, and nothing that could be markup is named."""
+    html = render_markdown(text)
+    parts = pack_html(html, text)
+    assert _joined(parts, text) == html
+    assert not any(set(text[slice(*part)]) & set('<>&"') for part in parts if isinstance(part, tuple))
+
+
+def _joined(parts: list[Any], text: str) -> str:
+    return "".join(part if isinstance(part, str) else text[slice(*part)] for part in parts)
 
 
 def test_panel_sends_as_much_with_a_long_history_as_with_none() -> None:
@@ -103,7 +131,7 @@ def test_panel_streams_a_delta_before_the_next_event() -> None:
     browser.send("hi")
     browser.wait_for_custom("delta")
     [delta] = [message for message in browser.comm.custom if message["type"] == "delta"]
-    assert (delta["message_id"], delta["offset"], delta["text"], delta["html"]) == ("a1", 0, "Hel ", "")
+    assert (delta["message_id"], delta["offset"], delta["text"], delta["html"]) == ("a1", 0, "Hel ", [])
     browser.wait_for_answer("Hel ")
     assert browser.panel.get_state("transcript")["transcript"]["messages"][-1]["text"] == "Hel "
     gate.set()

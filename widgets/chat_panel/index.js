@@ -169,6 +169,13 @@ function sliceText(text, start, end) {
   return Array.from(text).slice(start, end).join("");
 }
 
+/** The HTML of `parts`: strings, and places in `text` of what is the same there. A text brings no markup in. */
+function joinHtml(parts, text) {
+  const characters = Array.from(text);
+  const named = (begin, end) => characters.slice(begin, end).join("").replace(/[<>&"]/g, "");
+  return parts.map((part) => (typeof part === "string" ? part : named(...part))).join("");
+}
+
 /** Count characters as Python does. */
 function countCharacters(text) {
   if (!/[\ud800-\udfff]/.test(text)) return text.length;
@@ -373,8 +380,8 @@ class MessageView {
   /** Take the end of an answer of which `keepText` and `keepHtml` characters are here; false when they are not. */
   finish(message, keepText, keepHtml) {
     if (this.length < keepText || (keepHtml && this.htmlLength !== keepHtml)) return false;
-    const html = keepHtml ? this.html + message.html : message.html;
-    this.update({ ...message, text: sliceText(this.text, 0, keepText) + message.text, html });
+    const text = sliceText(this.text, 0, keepText) + message.text;
+    this.update({ ...message, text, html: (keepHtml ? this.html : "") + joinHtml(message.html, text) });
     return true;
   }
 
@@ -434,12 +441,13 @@ class MessageView {
     if (html_start !== this.htmlLength) return false;
     this.text = sliceText(this.text, 0, offset) + text;
     this.length = offset + countCharacters(text);
-    if (html) {
+    if (html_end > html_start) {
       const block = element("div", "rk-done");
-      block.innerHTML = html;
+      const added = joinHtml(html, this.text);
+      block.innerHTML = added;
       this.frameCode(block);
       this.done.append(...block.childNodes);
-      this.html += html;
+      this.html += added;
       this.htmlLength = html_end;
     }
     this.showTail();
@@ -971,7 +979,7 @@ class PanelView {
 
   take({ message, keep_text, keep_html }) {
     const view = this.messages.get(message.message_id);
-    if (!view) this.add(message);
+    if (!view) this.add({ ...message, html: joinHtml(message.html, message.text) });
     else if (!view.finish(message, keep_text, keep_html)) this.resync();
     else if (!view.isOpen) this.news.textContent = ENDS[message.state] ?? "";
   }
