@@ -1,7 +1,8 @@
 """The one thread on which research-kit's asynchronous work runs.
 
-Owns a daemon thread named ``research-kit-loop`` with an asyncio loop; does not know what runs on it.
-Invariant: at most one loop per process, and a forked child gets its own, never its parent's.
+Owns a daemon thread named ``research-kit-loop`` with an asyncio loop, and the threads on which the loop lets
+others wait; does not know what runs on them. Invariants: at most one loop per process, and a forked child
+gets its own, never its parent's; and it holds as many threads at the end of a day as at its start.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ __all__ = ["AgentLoop", "agent_loop"]
 T = TypeVar("T")
 
 _EXIT_TIMEOUT_S = 2.0
+# Each tool that asks the user holds one until it is answered, and language models need one for moments.
+_WORKER_COUNT = 8
 
 
 class AgentLoop:
@@ -107,6 +110,7 @@ class AgentLoop:
         with self._lock:
             if self._loop is None or not self.is_running:
                 self._loop = asyncio.new_event_loop()
+                self._loop.set_default_executor(_started_workers())
                 self._thread = threading.Thread(
                     target=_run_forever, args=(self._loop,), name="research-kit-loop", daemon=True
                 )
@@ -138,6 +142,15 @@ class _Holder:
 _holder = _Holder()
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_holder.reset)
+
+
+def _started_workers() -> concurrent.futures.ThreadPoolExecutor:
+    """Return a pool whose threads have all started: it would add them one by one for hours, when two tasks meet."""
+    pool = concurrent.futures.ThreadPoolExecutor(_WORKER_COUNT, thread_name_prefix="research-kit-worker")
+    all_here = threading.Barrier(_WORKER_COUNT)
+    for _ in range(_WORKER_COUNT):
+        pool.submit(all_here.wait)
+    return pool
 
 
 def _run_forever(loop: asyncio.AbstractEventLoop) -> None:

@@ -35,10 +35,27 @@ def test_start_twice_is_one_thread() -> None:
     loop = AgentLoop()
     before = threading.active_count()
     loop.start()
+    started = threading.active_count()
+    assert started > before
     loop.start()
-    assert threading.active_count() == before + 1
+    assert threading.active_count() == started
     loop.close()
     assert not loop.is_running
+
+
+def test_loop_holds_as_many_threads_at_the_end_as_at_the_start() -> None:
+    """Work that leaves the loop for a moment, a thousand times, also at the same time, adds no thread."""
+
+    async def leave_often() -> None:
+        for count in [1] * 500 + [5] * 100:
+            await asyncio.gather(*[asyncio.to_thread(time.perf_counter) for _ in range(count)])
+
+    loop = AgentLoop()
+    loop.start()
+    before = threading.active_count()
+    loop.run(leave_often())
+    assert threading.active_count() == before
+    loop.close()
 
 
 def test_submit_keeps_the_callers_context() -> None:
