@@ -78,10 +78,6 @@ class Engine(Protocol):
         """Call ``listener``, from any thread, when the backend's state has changed; return what ends this."""
 
     @property
-    def waiting_count(self) -> int:
-        """Messages that wait until those before them are answered."""
-
-    @property
     def budget(self) -> Budget:
         """What the session has used and may use."""
 

@@ -91,7 +91,6 @@ class ScriptedEngine:
     backend_state = "local"
     backend_reason = ""
     is_project_known = True
-    waiting_count = 0
     lm_name = "scripted/model"
 
     def __init__(self, *turns: Sequence[Step]) -> None:
