@@ -103,6 +103,7 @@ class ScriptedEngine:
         self.past: list[PastMessage] = []
         self.listeners: list[Callable[[], None]] = []
         self.refusal: ResearchKitError | None = None
+        self.meanwhile: Callable[[], None] = lambda: None
 
     def listen(self, listener: Callable[[], None]) -> Callable[[], None]:
         self.listeners.append(listener)
@@ -141,6 +142,7 @@ class ScriptedEngine:
         if self.refusal is not None:
             raise self.refusal
         self.calls.append(("feedback", trace_id, value, comment))
+        self.meanwhile()
 
     def page_address(self, trace_id: str | None = None) -> str | None:
         if not self.is_project_known:
