@@ -12,9 +12,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from research_kit import session
-from research_kit.chat.current_turn import current_turn
 from research_kit.chat.events import ApprovalNeeded
-from research_kit.chat.turn import Turn
+from research_kit.chat.turn import Turn, current_turn
 from research_kit.errors import ConfigError
 
 if TYPE_CHECKING:

@@ -20,8 +20,8 @@ from opentelemetry import trace
 
 from research_kit import session
 from research_kit.agent import ToolImage, ToolProgress, answer_listener
-from research_kit.chat.current_turn import current_turn
 from research_kit.chat.events import Delta, Event, ToolFinished, ToolReported, ToolStarted, Usage, add_usage
+from research_kit.chat.turn import current_turn
 from research_kit.instrumentation.usage import LMCall
 from research_kit.instrumentation.values import call_inputs, is_finish_tool
 from research_kit.session.attribute_names import COMPLETION_START
