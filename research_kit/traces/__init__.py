@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         tool_summary,
     )
     from research_kit.traces.cache import TraceCache
+    from research_kit.traces.frame_rollup import roll_up
     from research_kit.traces.plots import plot_comparison, plot_cost, plot_latency, plot_timeline, plot_tokens
     from research_kit.traces.query import ObservationQuery
     from research_kit.traces.reader import TraceReader
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
         wait_for,
     )
     from research_kit.traces.reference import schema_reference
-    from research_kit.traces.rolling import roll_up
 
 __all__ = [
     "ALL_SESSIONS",
@@ -89,7 +89,7 @@ _HOMES = {
     "plot_latency": "plots",
     "plot_timeline": "plots",
     "plot_tokens": "plots",
-    "roll_up": "rolling",
+    "roll_up": "frame_rollup",
     "schema_reference": "reference",
     "tool_summary": "analysis",
 }
