@@ -36,7 +36,6 @@ if TYPE_CHECKING:
         traces_df,
         wait_for,
     )
-    from research_kit.traces.reference import schema_reference
 
 __all__ = [
     "ALL_SESSIONS",
@@ -63,7 +62,6 @@ __all__ = [
     "plot_timeline",
     "plot_tokens",
     "roll_up",
-    "schema_reference",
     "scores_df",
     "sessions_df",
     "tool_calls_df",
@@ -90,7 +88,6 @@ _HOMES = {
     "plot_timeline": "plots",
     "plot_tokens": "plots",
     "roll_up": "frame_rollup",
-    "schema_reference": "reference",
     "tool_summary": "analysis",
 }
 
