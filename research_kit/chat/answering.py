@@ -16,12 +16,11 @@ from opentelemetry import context as otel_context
 from research_kit import session
 from research_kit.agent import agent_loop
 from research_kit.chat.assembly import Assembly
-from research_kit.chat.current_turn import current_turn
 from research_kit.chat.events import MessageCancelled, MessageFailed, MessageFinished, MessageStarted, Notice
 from research_kit.chat.message_trace import MessageTrace
 from research_kit.chat.progress import AnswerStream, ProgressCallback, answer_listeners
 from research_kit.chat.spending import Budget, spending
-from research_kit.chat.turn import ClosingEvent, Turn
+from research_kit.chat.turn import ClosingEvent, Turn, current_turn
 from research_kit.errors import ResearchKitError
 
 __all__ = ["MessageRun"]

@@ -9,20 +9,18 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from research_kit import session
-from research_kit.chat.current_turn import current_turn
 from research_kit.chat.events import ApprovalNeeded
-from research_kit.chat.turn import Turn
+from research_kit.chat.turn import Turn, current_turn
 from research_kit.errors import ConfigError
 
 if TYPE_CHECKING:
     from research_kit.agent import ToolRequest
 
-__all__ = ["Approvals", "Decision"]
+__all__ = ["Approvals"]
 
-Decision = Literal["once", "session", "deny"]
 _DECISIONS = ("once", "session", "deny")
 
 

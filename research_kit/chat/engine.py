@@ -146,16 +146,7 @@ class Conversation:
             ConfigError: When ``text`` is empty.
             ResearchKitError: When a message is still being answered, or the session's budget is used.
         """
-        with self._lock:
-            if self._turns:
-                raise ResearchKitError(
-                    f"The message {self._turns[0].text[:60]!r} is still being answered. "
-                    "Wait for it, or stop it, before you change an earlier one."
-                )
-        turn = self._begin(text, is_retry=True)
-        with self._lock:
-            self._exchanges = [known for known in self._exchanges if known.message_number < message_number]
-        return turn
+        return self._begin(text, again_from=message_number)
 
     def ask(self, text: str) -> str:
         """Send ``text``, wait, and return the answer.
@@ -257,7 +248,7 @@ class Conversation:
         self._message_count = 0
         self._usage = Usage()
 
-    def _begin(self, text: str, *, is_retry: bool = False) -> Turn:
+    def _begin(self, text: str, *, again_from: int | None = None) -> Turn:
         if not text.strip():
             raise ConfigError(f"The message {text!r} is empty. Write what you want to know.")
         from research_kit.agent import agent_loop
@@ -265,15 +256,31 @@ class Conversation:
         if self.budget.is_spent:
             raise ResearchKitError(self.budget.refusal())
         with self._lock:
+            if again_from is not None:
+                # Before the loop takes the message up, which reads the history.
+                self._cut_history(again_from)
             if len(self._turns) > _MOST_WAITING:
                 raise ResearchKitError(
                     f"{_MOST_WAITING} messages wait already. Send {text[:60]!r} when some are answered."
                 )
             self._message_count += 1
-            turn = Turn(text, message_number=self._message_count, is_retry=is_retry, cancel=self._stop)
+            turn = Turn(
+                text,
+                message_number=self._message_count,
+                is_retry=again_from is not None,
+                cancel=self._stop,
+            )
             self._turns.append(turn)
             agent_loop().submit(self._answer(turn))
         return turn
+
+    def _cut_history(self, message_number: int) -> None:
+        if self._turns:
+            raise ResearchKitError(
+                f"The message {self._turns[0].text[:60]!r} is still being answered. "
+                "Wait for it, or stop it, before you change an earlier one."
+            )
+        self._exchanges = [known for known in self._exchanges if known.message_number < message_number]
 
     async def _answer(self, turn: Turn) -> None:
         from research_kit.chat.answering import MessageRun

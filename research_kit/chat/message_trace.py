@@ -19,6 +19,7 @@ from research_kit import session
 from research_kit.chat.events import MessageCancelled, MessageFailed, MessageFinished
 from research_kit.chat.turn import Turn
 from research_kit.config import captures_io
+from research_kit.session.attribute_names import OBSERVATION, TRACE_METADATA, TRACE_NAME, TRACE_TAGS
 
 if TYPE_CHECKING:
     from research_kit.chat.assembly import Assembly
@@ -27,8 +28,6 @@ __all__ = ["MessageTrace", "query_type"]
 
 _NAME = "chat"
 _TAGS = ("jupyter", "chat")
-_OBSERVATION = "langfuse.observation."
-_TRACE_METADATA = "langfuse.trace.metadata."
 _CODE = re.compile(
     r"```|^\s*(def|class|import|from|for|while)\s|Traceback \(most recent|\w+(Error|Exception)\b", re.M
 )
@@ -56,13 +55,13 @@ class MessageTrace:
         # An empty context: a message is a trace of its own, whatever runs in the kernel.
         span = session.get_tracer().start_span(_NAME, context=Context())
         # Langfuse keeps trace attributes per observation, so they are set before any child begins.
-        span.set_attribute("langfuse.trace.name", _NAME)
-        span.set_attribute("langfuse.trace.tags", _TAGS)
-        span.set_attribute(_OBSERVATION + "type", "span")
-        span.set_attribute(_TRACE_METADATA + "message_number", json.dumps(message_number))
-        span.set_attribute(_TRACE_METADATA + "input_length", json.dumps(len(text)))
+        span.set_attribute(TRACE_NAME, _NAME)
+        span.set_attribute(TRACE_TAGS, _TAGS)
+        span.set_attribute(OBSERVATION + "type", "span")
+        span.set_attribute(TRACE_METADATA + "message_number", json.dumps(message_number))
+        span.set_attribute(TRACE_METADATA + "input_length", json.dumps(len(text)))
         if captures_io():
-            span.set_attribute(_OBSERVATION + "input", json.dumps(text, ensure_ascii=False))
+            span.set_attribute(OBSERVATION + "input", json.dumps(text, ensure_ascii=False))
         session.mark_open(span)
         span_context = span.get_span_context()
         return cls(
@@ -74,7 +73,7 @@ class MessageTrace:
     def describe(self, turn: Turn, assembly: Assembly) -> None:
         """Add what is known once the assistant is there: the kind of question, the cells run, the model."""
         kind = query_type(turn.text, assembly.get_namespace())
-        self.span.set_attribute("langfuse.trace.tags", (*_TAGS, kind))
+        self.span.set_attribute(TRACE_TAGS, (*_TAGS, kind))
         known = {
             "query_type": kind,
             "cell_count": _cell_count(assembly.get_namespace()),
@@ -83,23 +82,23 @@ class MessageTrace:
         }
         for name, value in known.items():
             if value is not None:
-                self.span.set_attribute(_TRACE_METADATA + name, json.dumps(value))
+                self.span.set_attribute(TRACE_METADATA + name, json.dumps(value))
 
     def end(self, event: MessageFinished | MessageFailed | MessageCancelled) -> None:
         """Close the trace with how the message ended."""
         answer = "" if isinstance(event, MessageFailed) else event.answer
-        self.span.set_attribute(_TRACE_METADATA + "output_length", json.dumps(len(answer)))
+        self.span.set_attribute(TRACE_METADATA + "output_length", json.dumps(len(answer)))
         if isinstance(event, MessageFailed):
             self._set_level("ERROR", event.error)
         elif isinstance(event, MessageCancelled):
             self._set_level("WARNING", "stopped by the user")
         if answer and captures_io():
-            self.span.set_attribute(_OBSERVATION + "output", json.dumps(answer, ensure_ascii=False))
+            self.span.set_attribute(OBSERVATION + "output", json.dumps(answer, ensure_ascii=False))
         self.span.end()
 
     def _set_level(self, level: str, message: str) -> None:
-        self.span.set_attribute(_OBSERVATION + "level", level)
-        self.span.set_attribute(_OBSERVATION + "status_message", message)
+        self.span.set_attribute(OBSERVATION + "level", level)
+        self.span.set_attribute(OBSERVATION + "status_message", message)
 
 
 def query_type(text: str, namespace: Mapping[str, Any]) -> QueryType:

@@ -306,21 +306,23 @@ class ChatPanel(anywidget.AnyWidget):
         self._update_static(max(index - 1, 0))
 
     def _give_feedback(self, message_id: str, value: int | None, comment: str) -> None:
-        index = self._messages.index_of(message_id)
-        trace_id = self.messages[index]["trace_id"] if index >= 0 else None
+        rated = self._messages.find(message_id)
+        feedback = None if value is None else {"value": value, "comment": comment}
         try:
-            if trace_id is None:
+            if rated is None or rated["trace_id"] is None:
                 raise ConfigError(
                     "This answer has no trace, so it cannot be rated. Bind a session: rk.bind()."
                 )
-            self._engine.give_feedback(trace_id, value, comment)
+            self._engine.give_feedback(rated["trace_id"], value, comment)
         except ResearchKitError as error:
             self.send({"type": "notice", "text": str(error)})
-            feedback = self.messages[index]["feedback"] if index >= 0 else None
-        else:
-            feedback = None if value is None else {"value": value, "comment": comment}
-            self.messages[index] = {**self.messages[index], "feedback": feedback}
-        self.send({"type": "feedback", "message_id": message_id, "feedback": feedback})
+            feedback = rated["feedback"] if rated is not None else None
+        with self._lock:
+            # The server took its time; by now there may be another message of this id, or none.
+            shown = self._messages.find(message_id)
+            if rated is not None and shown is not None and shown["trace_id"] == rated["trace_id"]:
+                shown["feedback"] = feedback
+                self.send({"type": "feedback", "message_id": message_id, "feedback": feedback})
 
     def _send_sessions(self) -> None:
         try:

@@ -20,15 +20,15 @@ from opentelemetry import trace
 
 from research_kit import session
 from research_kit.agent import ToolImage, ToolProgress, answer_listener
-from research_kit.chat.current_turn import current_turn
 from research_kit.chat.events import Delta, Event, ToolFinished, ToolReported, ToolStarted, Usage, add_usage
+from research_kit.chat.turn import current_turn
 from research_kit.instrumentation.usage import LMCall
 from research_kit.instrumentation.values import call_inputs, is_finish_tool
+from research_kit.session.attribute_names import COMPLETION_START
 
 __all__ = ["AnswerStream", "ProgressCallback", "answer_listeners", "report_progress"]
 
 _ANSWER_FIELD = "answer"
-_COMPLETION_START = "langfuse.observation.completion_start_time"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,7 +162,7 @@ class AnswerStream:
         span_id = span.get_span_context().span_id
         if span.is_recording() and span_id not in self._started_spans:
             self._started_spans.add(span_id)
-            span.set_attribute(_COMPLETION_START, datetime.now(UTC).isoformat().replace("+00:00", "Z"))
+            span.set_attribute(COMPLETION_START, datetime.now(UTC).isoformat().replace("+00:00", "Z"))
 
 
 def answer_listeners(program: dspy.Module) -> dict[int, StreamListener]:

@@ -7,7 +7,6 @@ to be unknown.
 
 from __future__ import annotations
 
-import json
 import threading
 from dataclasses import dataclass, replace
 from html import escape
@@ -19,11 +18,13 @@ from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor, TracerPro
 from research_kit import session
 from research_kit.chat.events import Usage, add_usage
 from research_kit.errors import ConfigError
+from research_kit.session.attribute_names import SESSION_ID
+from research_kit.session.export_filter import should_export_span
+from research_kit.session.lm_spans import LMUsage, is_lm_call
 
 __all__ = ["Budget", "Spending", "budget", "spending"]
 
 _WARNING_PART = 0.8
-_OBSERVATION = "langfuse.observation."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,8 +141,7 @@ class Spending(SpanProcessor):
         with session.guarded("budget"):
             usage = _usage_of(span)
             if usage is not None:
-                attributes = span.attributes or {}
-                session_id = attributes.get("session.id")
+                session_id = (span.attributes or {}).get(SESSION_ID)
                 self.add(None if session_id is None else str(session_id), usage)
 
 
@@ -198,19 +198,13 @@ def _difference(total: Usage, seen: Usage) -> Usage:
 
 def _usage_of(span: ReadableSpan) -> Usage | None:
     attributes = span.attributes or {}
-    if attributes.get(_OBSERVATION + "type") not in ("generation", "embedding"):
+    # A library may make the same call through another one that is observed too; one of the two is sent.
+    if not is_lm_call(attributes) or not should_export_span(span):
         return None
-    tokens = _json_object(attributes.get(_OBSERVATION + "usage_details"))
-    costs = _json_object(attributes.get(_OBSERVATION + "cost_details"))
-    cost_usd = costs.get("total", sum(costs.values()) if costs else None)
+    used = LMUsage.of(attributes)
     return Usage(
-        input_tokens=int(sum(count for name, count in tokens.items() if name.startswith("input"))),
-        output_tokens=int(sum(count for name, count in tokens.items() if name.startswith("output"))),
-        cost_usd=cost_usd,
-        unpriced_count=int(cost_usd is None),
+        input_tokens=used.input_tokens,
+        output_tokens=used.output_tokens,
+        cost_usd=used.cost_usd,
+        unpriced_count=int(used.cost_usd is None),
     )
-
-
-def _json_object(text: object) -> dict[str, float]:
-    parsed = json.loads(text) if isinstance(text, str) else {}
-    return {name: value for name, value in parsed.items() if isinstance(value, int | float)}

@@ -1,12 +1,14 @@
 """One message being answered, as its listeners see it.
 
-Owns the queue of events and the wish to stop; what produces the events is elsewhere. Invariant: the events
-end after exactly one closing event, and only one listener iterates them.
+Owns the queue of events, the wish to stop, and which message the running code answers; what produces the
+events is elsewhere. Invariant: the events end after exactly one closing event, and only one listener iterates
+them.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import queue
 import threading
 from collections.abc import Callable, Iterator
@@ -15,7 +17,7 @@ from typing import Any
 from research_kit.chat.events import Event, MessageCancelled, MessageFailed, MessageFinished
 from research_kit.errors import ResearchKitError
 
-__all__ = ["ClosingEvent", "Turn"]
+__all__ = ["ClosingEvent", "Turn", "current_turn"]
 
 ClosingEvent = MessageFinished | MessageFailed | MessageCancelled
 # An interrupt of the kernel is noticed between these waits.
@@ -110,3 +112,9 @@ class Turn:
             self._closed.set()
         else:
             self._events.put(event)
+
+
+current_turn: contextvars.ContextVar[Turn | None] = contextvars.ContextVar(
+    "research_kit_current_turn", default=None
+)
+"""The message that the running code answers: set by the task of the message, seen by whatever it calls."""

@@ -12,33 +12,18 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from research_kit.chat.events import Event, Usage
+from research_kit.chat.events import Event
 
 if TYPE_CHECKING:
     from research_kit.chat.approving import Approvals
+    from research_kit.chat.history import Totals
     from research_kit.chat.past import PastMessage, SessionSummary
     from research_kit.chat.spending import Budget
 
-__all__ = ["COALESCING_S", "Engine", "Totals", "Turn", "coalesce_events"]
+__all__ = ["COALESCING_S", "Engine", "Turn", "coalesce_events"]
 
 COALESCING_S = 0.025
 """Events that arrive within this time leave together: a browser message per token is 36 times slower."""
-
-
-class Totals(Protocol):
-    """The sums of a conversation."""
-
-    @property
-    def message_count(self) -> int:
-        """How many messages the user has sent."""
-
-    @property
-    def usage(self) -> Usage:
-        """Tokens and cost of all messages."""
-
-    @property
-    def latency_p50_s(self) -> float | None:
-        """Median duration of an answer in seconds; None before the first."""
 
 
 class Turn(Protocol):
@@ -76,10 +61,6 @@ class Engine(Protocol):
 
     def listen(self, listener: Callable[[], None]) -> Callable[[], None]:
         """Call ``listener``, from any thread, when the backend's state has changed; return what ends this."""
-
-    @property
-    def waiting_count(self) -> int:
-        """Messages that wait until those before them are answered."""
 
     @property
     def budget(self) -> Budget:

@@ -23,7 +23,6 @@ def read_status(engine: Engine, *, is_busy: bool) -> dict[str, Any]:
         "session_url": engine.page_address(),
         "lm_name": engine.lm_name,
         "is_busy": is_busy,
-        "waiting_count": engine.waiting_count,
         "message_count": totals.message_count,
         "tokens": usage.input_tokens + usage.output_tokens,
         "cost_usd": usage.cost_usd,

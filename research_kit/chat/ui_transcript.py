@@ -47,6 +47,11 @@ class Transcript:
                 return index
         return -1
 
+    def find(self, message_id: str) -> dict[str, Any] | None:
+        """Return a message; None when it is not there any more."""
+        index = self.index_of(message_id)
+        return self.messages[index] if index >= 0 else None
+
     def put(self, wires: Iterable[dict[str, Any]]) -> None:
         """Add messages, or replace those of the same id, and send them."""
         for wire in wires:

@@ -94,7 +94,7 @@ def _interruptible(run: object) -> list[RunSummary]:
 
 
 def _choose(plan: Plan, options: argparse.Namespace, output_dir: Path | None) -> list[NotebookPlan]:
-    chosen = [one for one in plan.notebooks if _is_named(one, plan, options.notebooks)]
+    chosen = [one for one in plan.notebooks if _is_named(one, options.notebooks)]
     if options.notebooks and not chosen:
         known = ", ".join(one.name for one in plan.notebooks)
         raise ConfigError(f"{', '.join(options.notebooks)} is no notebook of the plan. It has: {known}.")
@@ -104,7 +104,7 @@ def _choose(plan: Plan, options: argparse.Namespace, output_dir: Path | None) ->
     return chosen
 
 
-def _is_named(one: NotebookPlan, plan: Plan, names: Sequence[str]) -> bool:
+def _is_named(one: NotebookPlan, names: Sequence[str]) -> bool:
     if not names:
         return True
     own = {one.name, one.path.stem, one.path.name}

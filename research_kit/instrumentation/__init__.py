@@ -1,5 +1,6 @@
 """DSPy and MCP calls into observations of the kernel's session."""
 
+from research_kit.instrumentation.free_models import declare_free_models
 from research_kit.instrumentation.install import (
     instrument,
     instrument_dspy,
@@ -7,7 +8,6 @@ from research_kit.instrumentation.install import (
     uninstrument,
     uninstrument_dspy,
 )
-from research_kit.instrumentation.prices import declare_free_models
 
 __all__ = [
     "declare_free_models",

@@ -28,10 +28,10 @@ from research_kit.instrumentation.instrumentors import is_instrumented
 from research_kit.instrumentation.lm_scope import LMScope
 from research_kit.instrumentation.usage import CallUsage, LMCall
 from research_kit.instrumentation.values import as_json, call_inputs, in_short, is_finish_tool
+from research_kit.session.attribute_names import OBSERVATION
 
 __all__ = ["ObservationCallback", "Outcome"]
 
-_OBSERVATION = "langfuse.observation."
 # The DSPy setting that tells worker threads which observation started them; DSPy copies settings to them.
 _ANCHOR = "research_kit_anchor"
 
@@ -102,8 +102,8 @@ class ObservationCallback(BaseCallback):
             if span is None:
                 return
             parameters = {**getattr(instance, "kwargs", {}), **(inputs.get("kwargs") or {})}
-            span.set_attribute(_OBSERVATION + "model.name", model)
-            span.set_attribute(_OBSERVATION + "model.parameters", as_json(_shown_parameters(parameters)))
+            span.set_attribute(OBSERVATION + "model.name", model)
+            span.set_attribute(OBSERVATION + "model.parameters", as_json(_shown_parameters(parameters)))
             scope = LMScope(span)
             lm_call = LMCall.of(instance, inputs, tracker=scope.tracker)
             self._open[call_id] = replace(self._open[call_id], lm_call=lm_call, lm_scope=scope)
@@ -146,7 +146,7 @@ class ObservationCallback(BaseCallback):
         with session.guarded("DSPy call"):
             span = self._start(call_id, name, kind, inputs)
             if span is not None and model is not None:
-                span.set_attribute(_OBSERVATION + "model.name", model)
+                span.set_attribute(OBSERVATION + "model.name", model)
         opened = self._open.get(call_id)
         anchor = _Anchor(span=opened.span, call_id=ACTIVE_CALL_ID.get()) if opened is not None else None
         try:
@@ -165,9 +165,9 @@ class ObservationCallback(BaseCallback):
         if tracer is None:
             return None
         span = tracer.start_span(name, context=self._parent_context())
-        span.set_attribute(_OBSERVATION + "type", kind)
+        span.set_attribute(OBSERVATION + "type", kind)
         if captures_io():
-            span.set_attribute(_OBSERVATION + "input", as_json(inputs))
+            span.set_attribute(OBSERVATION + "input", as_json(inputs))
         token = otel_context.attach(trace.set_span_in_context(span))
         with self._lock:
             self._open[call_id] = _OpenCall(span=span, token=token)
@@ -184,7 +184,7 @@ class ObservationCallback(BaseCallback):
         if exception is not None:
             _set_failure(call.span, exception)
         elif outputs is not None and captures_io():
-            call.span.set_attribute(_OBSERVATION + "output", as_json(outputs))
+            call.span.set_attribute(OBSERVATION + "output", as_json(outputs))
         call.span.end()
 
     def _parent_context(self) -> Context | None:
@@ -220,17 +220,17 @@ def _shown_parameters(parameters: Mapping[str, Any]) -> dict[str, Any]:
 
 def _set_usage(span: Span, usage: CallUsage) -> None:
     if usage.details:
-        span.set_attribute(_OBSERVATION + "usage_details", as_json(usage.details))
+        span.set_attribute(OBSERVATION + "usage_details", as_json(usage.details))
     if usage.cost_usd is not None:
-        span.set_attribute(_OBSERVATION + "cost_details", as_json({"total": usage.cost_usd}))
-    span.set_attribute(_OBSERVATION + "metadata.cache_hit", as_json(usage.is_cache_hit))
+        span.set_attribute(OBSERVATION + "cost_details", as_json({"total": usage.cost_usd}))
+    span.set_attribute(OBSERVATION + "metadata.cache_hit", as_json(usage.is_cache_hit))
 
 
 def _set_failure(span: Span, exception: BaseException) -> None:
     is_cancelled = isinstance(exception, asyncio.CancelledError | KeyboardInterrupt | GeneratorExit)
-    span.set_attribute(_OBSERVATION + "level", "WARNING" if is_cancelled else "ERROR")
+    span.set_attribute(OBSERVATION + "level", "WARNING" if is_cancelled else "ERROR")
     text = "cancelled" if is_cancelled else f"{type(exception).__name__}: {exception}"
-    span.set_attribute(_OBSERVATION + "status_message", text)
+    span.set_attribute(OBSERVATION + "status_message", text)
 
 
 def _detach(token: Token[Context]) -> None:

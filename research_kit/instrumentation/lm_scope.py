@@ -17,10 +17,10 @@ from dspy.streaming import StatusMessage
 from opentelemetry.trace import Span
 
 from research_kit.instrumentation.usage import CallTracker
+from research_kit.session.attribute_names import COMPLETION_START
 
 __all__ = ["LMScope"]
 
-_COMPLETION_START = "langfuse.observation.completion_start_time"
 # The helpers of the instrumentation packages; they are only loaded where such a package is.
 _OTEL_UTILS = "opentelemetry.instrumentation.utils"
 
@@ -74,4 +74,4 @@ class _WatchedStream:
 
 
 def _note_first_token(span: Span) -> None:
-    span.set_attribute(_COMPLETION_START, datetime.now(UTC).isoformat().replace("+00:00", "Z"))
+    span.set_attribute(COMPLETION_START, datetime.now(UTC).isoformat().replace("+00:00", "Z"))

@@ -14,7 +14,7 @@ from typing import Any
 import dspy
 from dspy.utils.usage_tracker import UsageTracker
 
-from research_kit.instrumentation.prices import is_free_model
+from research_kit.instrumentation.free_models import is_free_model
 
 __all__ = ["CallTracker", "CallUsage", "LMCall", "usage_details"]
 

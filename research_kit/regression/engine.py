@@ -27,10 +27,10 @@ from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import NBClientEngine, papermill_engines
 
 from research_kit.regression.cells import read_options
-from research_kit.regression.engine_text import strip_colours
 from research_kit.regression.kernel_client import ReadyClient
 from research_kit.regression.kernel_side import KernelSide, RunOrder
 from research_kit.regression.memory_limit import limit_memory
+from research_kit.regression.terminal_text import strip_colours
 from research_kit.regression.warm_kernels import WarmKernels
 
 __all__ = ["ENGINE_NAME", "CellError", "Execution", "RegressionEngine", "RunOptions", "register_engine"]

@@ -14,7 +14,7 @@ from typing import Any
 
 from research_kit._optional import require
 from research_kit.errors import ConfigError
-from research_kit.regression.engines import connect_engines
+from research_kit.regression.ipyparallel_executor import connect_engines
 from research_kit.regression.light_imports import skip_slow_formats
 
 __all__ = ["EXECUTORS", "executor_maker"]

@@ -15,7 +15,7 @@ from queue import Empty
 from time import monotonic
 from typing import Any
 
-from research_kit.regression.engine_text import strip_colours
+from research_kit.regression.terminal_text import strip_colours
 
 __all__ = ["CassetteOrder", "KernelRefusedError", "KernelSide", "RunOrder"]
 

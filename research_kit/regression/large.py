@@ -15,9 +15,9 @@ _HEAD_CHARS = 2_000
 _MARK = re.compile(r"\n<\d+ characters in all, sha256 [0-9a-f]{64}>\Z")
 
 
-def shorten(text: str, *, limit: int = _LARGE_CHARS) -> str:
+def shorten(text: str) -> str:
     """Return ``text`` as baselines keep it: as it is, or when it is long, its beginning and its hash."""
-    if len(text) <= limit:
+    if len(text) <= _LARGE_CHARS:
         return text
     digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
     return f"{text[:_HEAD_CHARS]}\n<{len(text)} characters in all, sha256 {digest}>"

@@ -23,6 +23,8 @@ from research_kit.regression.cassette import Cassette, RecordedCall, call_key, d
 __all__ = ["CassetteMissError", "Player", "RecordMode", "current_player", "replaying"]
 
 RecordMode = Literal["missing", "all", "none"]
+# Of the recorded calls that were not made.
+_MOST_SHOWN = 3
 
 
 class CassetteMissError(ResearchKitError, LookupError):
@@ -84,11 +86,11 @@ class Player:
         with self._lock:
             return sum(max(0, len(calls) - self._taken[key]) for key, calls in self._answers.items())
 
-    def describe_unused(self, count: int = 3) -> str:
-        """Return the first ``count`` recorded calls that were not made, a line each."""
+    def describe_unused(self) -> str:
+        """Return the first recorded calls that were not made, a line each."""
         with self._lock:
             unused = [call for key, calls in self._answers.items() for call in calls[self._taken[key] :]]
-        return "\n".join(f"- {_in_short(call)}" for call in unused[:count])
+        return "\n".join(f"- {_in_short(call)}" for call in unused[:_MOST_SHOWN])
 
     def find(self, kind: str, request: Mapping[str, Any], *, is_cached: bool = False) -> Found | None:
         """Return the answer to a call; None when it has to be asked for and recorded.

@@ -85,7 +85,7 @@ def _call(wrapped: Callable[..., Any], lm: Any, args: tuple[Any, ...], kwargs: d
     found = player.find("lm", asked.request, is_cached=asked.is_cached)
     with _inside():
         if found is not None:
-            return _twin(lm, found, asked, player)(*args, **asked.kwargs(kwargs))
+            return _twin(lm, found, player)(*args, **asked.kwargs(kwargs))
         started = time.monotonic()
         outputs = wrapped(*args, **asked.kwargs(kwargs))
         player.keep("lm", asked.request, asked.answer(outputs, time.monotonic() - started))
@@ -104,7 +104,7 @@ def _acall(
         found = player.find("lm", asked.request, is_cached=asked.is_cached)
         with _inside():
             if found is not None:
-                return await _twin(lm, found, asked, player).acall(*args, **asked.kwargs(kwargs))
+                return await _twin(lm, found, player).acall(*args, **asked.kwargs(kwargs))
             started = time.monotonic()
             outputs = await wrapped(*args, **asked.kwargs(kwargs))
             player.keep("lm", asked.request, asked.answer(outputs, time.monotonic() - started))
@@ -188,7 +188,7 @@ class _Asked:
         return next((entry for entry in reversed(history) if entry.get(key) is self.subject), {})
 
 
-def _twin(lm: Any, found: Found, asked: _Asked, player: Player) -> Any:
+def _twin(lm: Any, found: Found, player: Player) -> Any:
     """Return a model that answers as ``lm`` did: same name, parameters, callbacks and history."""
     engine = _Engine(lm.model, found, player)
     kwargs = {name: value for name, value in lm.kwargs.items() if name not in _CONNECTION_KEYS}

@@ -33,9 +33,9 @@ from research_kit.regression.engine import (
     RunOptions,
     register_engine,
 )
-from research_kit.regression.engine_text import strip_colours
 from research_kit.regression.kernel_side import KernelRefusedError
 from research_kit.regression.remote import fetch, fetched_path, is_remote, make_local_folder, send, shown
+from research_kit.regression.terminal_text import strip_colours
 from research_kit.regression.trace_facts import TraceFacts
 
 __all__ = ["CellError", "Outcome", "RunOptions", "RunResult", "execute_run", "run_notebook", "send_copy"]

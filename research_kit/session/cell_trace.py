@@ -22,17 +22,16 @@ from opentelemetry.trace import INVALID_SPAN, INVALID_SPAN_CONTEXT, NonRecording
 from opentelemetry.util.types import AttributeValue
 
 from research_kit.config import captures_io
+from research_kit.session.attribute_names import OBSERVATION, TRACE_METADATA, TRACE_NAME
 from research_kit.session.cells import Cell, running_cells
-from research_kit.session.export_filter import should_export_span
+from research_kit.session.export_filter import is_sent
 from research_kit.session.facts import session_facts
 from research_kit.session.guard import guarded
 
 __all__ = ["CellTrace", "CellTraces", "start_cell_traces"]
 
-_OBSERVATION = "langfuse.observation."
-_TRACE_METADATA = "langfuse.trace.metadata."
 # Not in Langfuse's trace metadata, which children inherit: facts about the session are on roots only.
-_ROOT_METADATA = _OBSERVATION + "metadata."
+_ROOT_METADATA = OBSERVATION + "metadata."
 # A context that is not empty: in an empty one Langfuse's processor looks at the current context instead, and
 # the root would take what user code propagates to a part of the cell only.
 _ROOT_CONTEXT = otel_context.set_value("research-kit-cell-root", True, Context())
@@ -95,8 +94,8 @@ class CellTrace:
 
     def _start(self) -> trace.Span:
         attributes: dict[str, AttributeValue] = {
-            "langfuse.trace.name": self.cell.name,
-            _OBSERVATION + "type": "span",
+            TRACE_NAME: self.cell.name,
+            OBSERVATION + "type": "span",
             **cell_metadata(self.cell),
         }
         return self._traces.tracer.start_span(
@@ -112,12 +111,12 @@ class CellTrace:
             return
         root.is_ended = True
         root.span.set_attributes(_session_metadata())
-        root.span.set_attribute(_TRACE_METADATA + "outcome", json.dumps(ending.outcome))
+        root.span.set_attribute(TRACE_METADATA + "outcome", json.dumps(ending.outcome))
         if ending.outcome != "success":
             is_error = ending.outcome == "error"
-            root.span.set_attribute(_OBSERVATION + "level", "ERROR" if is_error else "WARNING")
+            root.span.set_attribute(OBSERVATION + "level", "ERROR" if is_error else "WARNING")
             shown = ending.message if captures_io() else ending.message.partition(":")[0]
-            root.span.set_attribute(_OBSERVATION + "status_message", shown)
+            root.span.set_attribute(OBSERVATION + "status_message", shown)
         root.span.end(end_time=self.cell.end_time_ns)
 
 
@@ -204,7 +203,7 @@ class CellTraces(SpanProcessor):
                 self._note(root, span)  # what an instrumentation calls its span may be known only now
 
     def _note(self, root: _Root, span: ReadableSpan) -> None:
-        if not root.is_observed and _is_sent(span):
+        if not root.is_observed and is_sent(span):
             root.owner.note_observed(root)
 
     def _trace_of(self, cell: Cell) -> CellTrace:
@@ -223,7 +222,7 @@ class CellTraces(SpanProcessor):
             return None
         span.set_attributes(cell_metadata(cell))
         trace_id = trace.format_trace_id(root.span.get_span_context().trace_id)
-        span.set_attribute(_TRACE_METADATA + "cell_trace_id", json.dumps(trace_id))
+        span.set_attribute(TRACE_METADATA + "cell_trace_id", json.dumps(trace_id))
         return root
 
 
@@ -239,7 +238,7 @@ def start_cell_traces(
 
 def cell_metadata(cell: Cell) -> dict[str, AttributeValue]:
     """Return the attributes by which an observation says which cell it happened in."""
-    return {_TRACE_METADATA + key: json.dumps(value) for key, value in cell.describe().items()}
+    return {TRACE_METADATA + key: json.dumps(value) for key, value in cell.describe().items()}
 
 
 def _session_metadata() -> dict[str, AttributeValue]:
@@ -250,7 +249,3 @@ def _session_metadata() -> dict[str, AttributeValue]:
 def _encoded_facts(facts: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:
     # The same for every root, until git has answered or the notebook is renamed.
     return tuple((_ROOT_METADATA + key, json.dumps(value)) for key, value in facts)
-
-
-def _is_sent(span: ReadableSpan) -> bool:
-    return "session.id" in (span.attributes or {}) and should_export_span(span)

@@ -15,6 +15,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Status
 from opentelemetry.sdk.trace import ReadableSpan
 
 from research_kit.config import captures_io
+from research_kit.session.attribute_names import OBSERVATION
 from research_kit.session.span_attributes import span_attributes
 from research_kit.session.span_proto import Masker, bare_span, encode_attributes, encode_export
 from research_kit.session.spool import SpoolKey
@@ -24,8 +25,8 @@ __all__ = ["as_died", "encode_span", "shortened", "span_key"]
 DIED = "kernel died"
 # What is left of a text that makes a span too large for the server.
 _LONGEST_TEXT = 100_000
-_CUT = "langfuse.observation.metadata.cut"
-_MESSAGE = "langfuse.observation.status_message"
+_CUT = OBSERVATION + "metadata.cut"
+_MESSAGE = OBSERVATION + "status_message"
 _ERROR_KIND = re.compile(r"[A-Z]\w*(?:Error|Exception|Exit|Interrupt|Warning)\b|cancelled$|interrupted$")
 _IO_PREFIXES = (
     "embedding.embeddings.",
@@ -37,8 +38,8 @@ _IO_PREFIXES = (
     "gen_ai.system_instructions",
     "gen_ai.tool.call.",
     "input.value",
-    "langfuse.observation.input",
-    "langfuse.observation.output",
+    OBSERVATION + "input",
+    OBSERVATION + "output",
     "langfuse.trace.input",
     "langfuse.trace.output",
     "llm.completions",
@@ -85,7 +86,7 @@ def as_died(payload: bytes, end_time_ns: int) -> bytes:
     span.status.code = Status.STATUS_CODE_ERROR
     span.status.message = DIED
     for key, text in (("level", "ERROR"), ("status_message", DIED)):
-        span.attributes.add(key=f"langfuse.observation.{key}").value.string_value = text
+        span.attributes.add(key=OBSERVATION + key).value.string_value = text
     content: bytes = request.SerializeToString()
     return content
 

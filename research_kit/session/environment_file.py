@@ -19,16 +19,15 @@ __all__ = ["read_environment_file"]
 _PREFIXES = ("LANGFUSE_", "RESEARCH_KIT_")
 
 
-def read_environment_file(folder: Path | None = None) -> None:
-    """Set the variables of Langfuse and of this package that ``.env`` in ``folder`` names.
+def read_environment_file() -> None:
+    """Set the variables of Langfuse and of this package that ``.env`` names.
 
-    Args:
-        folder: The notebook's folder; by default the one that Jupyter tells, else the working folder.
+    It is looked for in the notebook's folder when Jupyter tells that, then in the working folder.
 
     Raises:
         ConfigError: When there is such a file and it cannot be read.
     """
-    path = _find(folder)
+    path = _find()
     if path is None:
         return
     try:
@@ -49,8 +48,8 @@ def read_environment_file(folder: Path | None = None) -> None:
             os.environ.setdefault(name, value)
 
 
-def _find(folder: Path | None) -> Path | None:
-    folders = [folder] if folder is not None else [*_notebook_folder(), Path.cwd()]
+def _find() -> Path | None:
+    folders = [*_notebook_folder(), Path.cwd()]
     return next((path for folder in folders if (path := folder / ".env").is_file()), None)
 
 

@@ -13,7 +13,9 @@ from functools import cache
 
 from opentelemetry.sdk.trace import ReadableSpan
 
-__all__ = ["MCP_SCOPE", "REPETITION", "repeats_its_parent", "should_export_span"]
+from research_kit.session.attribute_names import SESSION_ID
+
+__all__ = ["MCP_SCOPE", "REPETITION", "is_sent", "repeats_its_parent", "should_export_span"]
 
 MCP_SCOPE = "mcp-python-sdk"
 # A library's own scope, whose spans know no inputs and outputs: the instrumentor whose spans do.
@@ -38,6 +40,11 @@ def should_export_span(span: ReadableSpan) -> bool:
     if scope is not None and scope.name == MCP_SCOPE:
         return (span.attributes or {}).get("mcp.method.name") in _MCP_METHODS
     return _langfuse_choice()(span)
+
+
+def is_sent(span: ReadableSpan) -> bool:
+    """Say whether ``span`` is delivered; without a session it began while nothing was bound."""
+    return SESSION_ID in (span.attributes or {}) and should_export_span(span)
 
 
 @cache

@@ -20,13 +20,14 @@ from opentelemetry.propagators.textmap import (
 )
 from opentelemetry.sdk.trace import ReadableSpan
 
+from research_kit.session.attribute_names import SESSION_ID, USER_ID
 from research_kit.session.export_filter import MCP_SCOPE
 from research_kit.session.guard import guarded
 from research_kit.session.span_attributes import span_attributes
 
 __all__ = ["carry_session_on_mcp_calls"]
 
-_BAGGAGE = {"session.id": "langfuse_session_id", "user.id": "langfuse_user_id"}
+_BAGGAGE = {SESSION_ID: "langfuse_session_id", USER_ID: "langfuse_user_id"}
 
 
 class _SessionPropagator(TextMapPropagator):

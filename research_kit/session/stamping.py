@@ -15,6 +15,15 @@ from opentelemetry.context import Context
 from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
 from opentelemetry.util.types import AttributeValue
 
+from research_kit.session.attribute_names import (
+    ENVIRONMENT,
+    RELEASE,
+    SESSION_ID,
+    TRACE_METADATA,
+    TRACE_NAME,
+    TRACE_TAGS,
+    USER_ID,
+)
 from research_kit.session.export_filter import REPETITION, repeats_its_parent
 from research_kit.session.guard import guarded
 from research_kit.session.identity import Identity
@@ -24,12 +33,7 @@ __all__ = ["StampingProcessor", "identity_attributes"]
 
 Stamp: TypeAlias = Mapping[str, AttributeValue]
 
-_SESSION = "session.id"
-_TAGS = "langfuse.trace.tags"
-_METADATA = "langfuse.trace.metadata."
-_INHERITED = frozenset(
-    {_SESSION, "user.id", "langfuse.trace.name", "langfuse.environment", "langfuse.release", _TAGS}
-)
+_INHERITED = frozenset({SESSION_ID, USER_ID, TRACE_NAME, ENVIRONMENT, RELEASE, TRACE_TAGS})
 
 
 class StampingProcessor(SpanProcessor):
@@ -57,7 +61,7 @@ class StampingProcessor(SpanProcessor):
                 stamp = _inheritable(span_attributes(open_parent))
                 if repeats_its_parent(span, open_parent):
                     span.set_attribute(REPETITION, True)
-            elif parent is not None and parent.is_remote and _SESSION in own:
+            elif parent is not None and parent.is_remote and SESSION_ID in own:
                 stamp = _of_process(self._get_stamp())
             else:
                 stamp = self._get_stamp()
@@ -73,30 +77,30 @@ class StampingProcessor(SpanProcessor):
 
 def identity_attributes(identity: Identity) -> Stamp:
     """Return the span attributes that carry ``identity``, as Langfuse names them."""
-    stamp: dict[str, AttributeValue] = {_SESSION: identity.session_id}
+    stamp: dict[str, AttributeValue] = {SESSION_ID: identity.session_id}
     if identity.user_id:
-        stamp["user.id"] = identity.user_id
+        stamp[USER_ID] = identity.user_id
     if identity.tags:
-        stamp[_TAGS] = identity.tags
+        stamp[TRACE_TAGS] = identity.tags
     if identity.environment:
-        stamp["langfuse.environment"] = identity.environment
+        stamp[ENVIRONMENT] = identity.environment
     if identity.release:
-        stamp["langfuse.release"] = identity.release
+        stamp[RELEASE] = identity.release
     for key, value in identity.metadata.items():
         # Langfuse's SDK sends metadata JSON-encoded, texts too.
-        stamp[_METADATA + key] = json.dumps(value, ensure_ascii=False)
+        stamp[TRACE_METADATA + key] = json.dumps(value, ensure_ascii=False)
     return stamp
 
 
 def _of_process(stamp: Stamp) -> Stamp:
     # The caller in another process has sent its session; user, tags and metadata here are of another one.
-    return {key: stamp[key] for key in ("langfuse.environment", "langfuse.release") if key in stamp}
+    return {key: stamp[key] for key in (ENVIRONMENT, RELEASE) if key in stamp}
 
 
 def _missing(stamp: Stamp, own: Stamp) -> dict[str, AttributeValue]:
     missing = {key: value for key, value in stamp.items() if key not in own}
-    if _TAGS in stamp and _TAGS in own:
-        missing[_TAGS] = tuple(dict.fromkeys([*_as_tags(own[_TAGS]), *_as_tags(stamp[_TAGS])]))
+    if TRACE_TAGS in stamp and TRACE_TAGS in own:
+        missing[TRACE_TAGS] = tuple(dict.fromkeys([*_as_tags(own[TRACE_TAGS]), *_as_tags(stamp[TRACE_TAGS])]))
     return missing
 
 
@@ -111,4 +115,4 @@ def _as_tags(value: AttributeValue) -> list[str]:
 
 
 def _inheritable(attributes: Stamp) -> Stamp:
-    return {k: v for k, v in attributes.items() if k in _INHERITED or k.startswith(_METADATA)}
+    return {k: v for k, v in attributes.items() if k in _INHERITED or k.startswith(TRACE_METADATA)}

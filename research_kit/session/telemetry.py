@@ -23,7 +23,7 @@ from research_kit.errors import ConfigError
 from research_kit.session.backend import Backend, spool_folder
 from research_kit.session.current_mask import CurrentMask
 from research_kit.session.delivery import DeliveryProcessor
-from research_kit.session.export_filter import should_export_span
+from research_kit.session.export_filter import is_sent, should_export_span
 from research_kit.session.guard import guarded
 from research_kit.session.ids import OwnIdGenerator
 from research_kit.session.mcp_baggage import carry_session_on_mcp_calls
@@ -77,11 +77,6 @@ def _is_starting_export(span: ReadableSpan) -> bool:
     # Asked when a span starts, Langfuse marks the roots of what is exported; asked at its end, it would queue
     # the span for an exporter that has nothing to do.
     return span.end_time is None and should_export_span(span)
-
-
-def _should_deliver(span: ReadableSpan) -> bool:
-    # Without a session the span began while nothing was bound.
-    return "session.id" in (span.attributes or {}) and should_export_span(span)
 
 
 @contextmanager
@@ -143,7 +138,7 @@ def start_telemetry(
     delivery = DeliveryProcessor(
         get_backend,
         spool_folder(settings.data_dir, backend),
-        should_export=_should_deliver,
+        should_export=is_sent,
         mask=mask,
         on_delivered=on_delivered,
         on_change=on_change,

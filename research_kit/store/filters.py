@@ -16,7 +16,7 @@ from research_kit.store.answers import ApiError, bad_request, invalid_data, issu
 from research_kit.store.filter_operators import KEY_OPERATORS, OPERATORS, bound_value
 from research_kit.store.jsontext import storable
 from research_kit.store.times import iso_to_ms
-from research_kit.store.words import split_words
+from research_kit.store.word_search import split_words
 
 __all__ = ["Condition", "parse_filter"]
 

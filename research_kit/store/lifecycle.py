@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 __all__ = ["ensure_running", "get_store_status", "stop_store"]
 
 _ASK_TIMEOUT_S = 2.0
+_STOP_TIMEOUT_S = 10.0
 _POLL_INTERVAL_S = 0.02
 _LOG_TAIL_BYTES = 2000
 _MAX_LOG_BYTES = 1_000_000
@@ -71,11 +72,11 @@ def ensure_running(
         return _find_running(paths) or _start(paths, deadline, idle_timeout_s)
 
 
-def stop_store(data_dir: Path, *, timeout_s: float = 10.0) -> bool:
+def stop_store(data_dir: Path) -> bool:
     """Stop the server of ``data_dir``; True when one was running.
 
     Raises:
-        StoreError: When it does not end in ``timeout_s`` seconds.
+        StoreError: When it does not end in 10 seconds.
     """
     paths = StorePaths.of(data_dir)
     listening = read_listening(paths)
@@ -83,10 +84,10 @@ def stop_store(data_dir: Path, *, timeout_s: float = 10.0) -> bool:
         return False
     # The server lock is held, so the process id in the note belongs to the server and to nobody else.
     os.kill(listening.pid, signal.SIGTERM)
-    if _wait_until(lambda: not _is_server_alive(paths), timeout_s):
+    if _wait_until(lambda: not _is_server_alive(paths), _STOP_TIMEOUT_S):
         return True
     raise StoreError(
-        f"The store's server (process {listening.pid}) did not end within {timeout_s:g} s. "
+        f"The store's server (process {listening.pid}) did not end within {_STOP_TIMEOUT_S:g} s. "
         f"End it with: kill -9 {listening.pid}"
     )
 

@@ -124,9 +124,9 @@ def _score_chip(score: Score) -> Markup:
     )
 
 
-def copied(text: str, shown: str | None = None) -> Markup:
+def copied(text: str) -> Markup:
     """Show a text that a click copies."""
-    return element("button", shown or text, type="button", class_="copy", data_copy=text, title="Copy")
+    return element("button", text, type="button", class_="copy", data_copy=text, title="Copy")
 
 
 def time_element(ms: int) -> Markup:

@@ -38,7 +38,7 @@ from research_kit.store.state import (
     read_listening,
     write_listening,
 )
-from research_kit.store.words import has_words
+from research_kit.store.word_search import has_words
 
 __all__ = ["main", "serve"]
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         tool_summary,
     )
     from research_kit.traces.cache import TraceCache
+    from research_kit.traces.frame_rollup import roll_up
     from research_kit.traces.plots import plot_comparison, plot_cost, plot_latency, plot_timeline, plot_tokens
     from research_kit.traces.query import ObservationQuery
     from research_kit.traces.reader import TraceReader
@@ -35,8 +36,6 @@ if TYPE_CHECKING:
         traces_df,
         wait_for,
     )
-    from research_kit.traces.reference import schema_reference
-    from research_kit.traces.rolling import roll_up
 
 __all__ = [
     "ALL_SESSIONS",
@@ -63,7 +62,6 @@ __all__ = [
     "plot_timeline",
     "plot_tokens",
     "roll_up",
-    "schema_reference",
     "scores_df",
     "sessions_df",
     "tool_calls_df",
@@ -89,8 +87,7 @@ _HOMES = {
     "plot_latency": "plots",
     "plot_timeline": "plots",
     "plot_tokens": "plots",
-    "roll_up": "rolling",
-    "schema_reference": "reference",
+    "roll_up": "frame_rollup",
     "tool_summary": "analysis",
 }
 

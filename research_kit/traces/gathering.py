@@ -19,11 +19,11 @@ from research_kit.errors import BackendError
 from research_kit.traces.defaults import bound_session, is_bound, open_reader
 from research_kit.traces.frames import build_frame
 from research_kit.traces.notices import warn_user
+from research_kit.traces.observation_read import Reading, check_session, read_observations
 from research_kit.traces.options import Options
 from research_kit.traces.placing import with_values_of
 from research_kit.traces.query import ObservationQuery, check_limit, to_utc
 from research_kit.traces.reader import TraceReader
-from research_kit.traces.reading import Reading, check_session, read_observations
 from research_kit.traces.schema import OBSERVATIONS, SCORES, Schema
 from research_kit.traces.scoring import with_scores
 from research_kit.traces.tables import as_kind, to_pandas

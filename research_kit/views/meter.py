@@ -6,10 +6,8 @@ nobody measures, and never breaks what is measured.
 
 from __future__ import annotations
 
-import json
 import threading
 import time
-from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -20,12 +18,11 @@ from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor, TracerPro
 from opentelemetry.trace import format_span_id, format_trace_id
 
 from research_kit import session
+from research_kit.session.attribute_names import OBSERVATION, SESSION_ID
+from research_kit.session.lm_spans import LMUsage, is_lm_call, model_name
 from research_kit.traces.frames import build_observations
 
 __all__ = ["Measurement", "meter"]
-
-_OBSERVATION = "langfuse.observation."
-_CALLS = ("generation", "embedding")
 
 
 class Measurement:
@@ -61,7 +58,7 @@ class Measurement:
         self._owner.remove(self)
         self.latency_s = time.perf_counter() - self._started_s
         # What a span is may be known only after it has begun.
-        self.running_count = sum(_is_call(span.attributes or {}) for span in self._open.values())
+        self.running_count = sum(is_lm_call(span.attributes or {}) for span in self._open.values())
         self._open.clear()
 
     def to_frame(self) -> pd.DataFrame:
@@ -118,42 +115,20 @@ def _row(span: ReadableSpan) -> dict[str, Any]:
     """Return a span as a server would send it, as far as costs need it."""
     attributes, context = span.attributes or {}, span.get_span_context()
     assert context is not None
-    tokens, costs = _usage(attributes)
-    into = sum(count for name, count in tokens.items() if "input" in name)
-    out = sum(count for name, count in tokens.items() if "output" in name)
+    used = LMUsage.of(attributes)
+    kind = "generation" if is_lm_call(attributes) else str(attributes.get(OBSERVATION + "type", ""))
     return {
         "id": format_span_id(context.span_id),
         "traceId": format_trace_id(context.trace_id),
         "parentObservationId": None if span.parent is None else format_span_id(span.parent.span_id),
-        "sessionId": attributes.get("session.id"),
-        "type": "GENERATION"
-        if _is_call(attributes)
-        else str(attributes.get(_OBSERVATION + "type", "")).upper(),
+        "sessionId": attributes.get(SESSION_ID),
+        "type": kind.upper(),
         "name": span.name,
         "startTime": datetime.fromtimestamp((span.start_time or 0) / 1e9, UTC).isoformat(),
-        "model": attributes.get(_OBSERVATION + "model.name") or attributes.get("llm.model_name"),
-        "usageDetails": tokens,
-        "inputUsage": int(into),
-        "outputUsage": int(out),
-        "totalUsage": int(tokens.get("total", into + out)),
-        "costDetails": costs,
+        "model": model_name(attributes) or None,
+        "usageDetails": used.tokens,
+        "inputUsage": used.input_tokens,
+        "outputUsage": used.output_tokens,
+        "totalUsage": used.total_tokens,
+        "costDetails": used.costs,
     }
-
-
-def _is_call(attributes: Mapping[str, Any]) -> bool:
-    kind = attributes.get(_OBSERVATION + "type")
-    return kind in _CALLS or attributes.get("openinference.span.kind") in ("LLM", "EMBEDDING")
-
-
-def _usage(attributes: Mapping[str, Any]) -> tuple[dict[str, float], dict[str, float]]:
-    """Return tokens and costs by name, in Langfuse's words or in OpenInference's."""
-    tokens = _numbers(attributes.get(_OBSERVATION + "usage_details"))
-    costs = _numbers(attributes.get(_OBSERVATION + "cost_details"))
-    words = {"input": "llm.token_count.prompt", "output": "llm.token_count.completion"}
-    foreign = {name: attributes[key] for name, key in words.items() if key in attributes}
-    return tokens or foreign, costs
-
-
-def _numbers(text: object) -> dict[str, float]:
-    parsed = json.loads(text) if isinstance(text, str) else {}
-    return {name: value for name, value in parsed.items() if isinstance(value, (int, float))}

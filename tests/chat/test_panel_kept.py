@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 from IPython.core.interactiveshell import InteractiveShell
@@ -195,6 +196,18 @@ def test_feedback_that_fails_stays_as_it_was() -> None:
     browser.join_thread()
     assert browser.answer["feedback"] == {"value": 1, "comment": ""}
     assert {"type": "notice", "text": "The server is away."} in browser.comm.custom
+
+
+def test_feedback_reaches_no_other_message() -> None:
+    """When another session is opened while the server takes a thumb, none of its messages is given it."""
+    browser = Browser([started(), finished()])
+    browser.send_and_wait("hi")
+    other = replace(PAST, message_number=1, feedback=None)
+    browser.engine.meanwhile = lambda: browser.panel.show_past([other])
+    browser.panel.receive({"type": "feedback", "message_id": "a1", "value": 1, "comment": ""})
+    browser.join_thread()
+    assert (browser.answer["trace_id"], browser.answer["feedback"]) == ("t7", None)
+    assert "feedback" not in [message["type"] for message in browser.comm.custom]
 
 
 def test_session_is_picked_and_replayed() -> None:

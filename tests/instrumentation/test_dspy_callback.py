@@ -16,7 +16,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from scripted_lm import Reply, ScriptedLM, adapter_reply, running_lm
 
 from research_kit.instrumentation.dspy_callback import ObservationCallback
-from research_kit.instrumentation.prices import declare_free_models
+from research_kit.instrumentation.free_models import declare_free_models
 
 ANSWER = "[[ ## answer ## ]]\nblue\n\n[[ ## completed ## ]]"
 

@@ -28,6 +28,7 @@ rk.bind("libraries", user_id="ada")
 for name in ("openai", "openai", "litellm", "anthropic", "dspy"):
     assert rk.instrument(name)
 import anthropic, litellm
+assert rk.budget().used.input_tokens == 0
 
 client = openai.OpenAI(base_url=address, api_key="test")
 messages = [{"role": "user", "content": "what colour is the sky?"}]
@@ -49,6 +50,9 @@ client.chat.completions.create(**ask)
 assert rk.flush()
 rk.wait_for("libraries", 10)
 frame = rk.observations_df("libraries")
+used = rk.budget().used
+sums = frame[frame["type"] == "GENERATION"][["input_tokens", "output_tokens"]].sum().tolist()
+assert [used.input_tokens, used.output_tokens] == sums, (used, sums)
 columns = ["observation_id", "parent_observation_id", "type", "name", "model", "session_id", "user_id"]
 columns += ["input_tokens", "output_tokens"]
 print(frame[columns].to_json(orient="records"))
@@ -56,7 +60,7 @@ print(frame[columns].to_json(orient="records"))
 
 
 def test_calls_of_libraries_are_generations(tmp_path: Path) -> None:
-    """Each call is one generation, with model, tokens and session, however many libraries it goes through."""
+    """Each call is one generation, with model, tokens and session, and counts once in the budget."""
     environ = {
         **os.environ,
         "RESEARCH_KIT_DATA_DIR": str(tmp_path / "data"),

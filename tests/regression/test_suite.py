@@ -16,8 +16,8 @@ import research_kit as rk
 from research_kit.cli import main
 from research_kit.errors import ConfigError
 from research_kit.regression import load_plan
-from research_kit.regression.engines import EnginesExecutor, Watch
 from research_kit.regression.executors import executor_maker
+from research_kit.regression.ipyparallel_executor import EnginesExecutor, Watch
 from research_kit.regression.report_files import github_annotations, junit_xml, markdown_summary
 from research_kit.regression.report_page import report_page
 from research_kit.regression.suite import SuiteOptions, plan_tasks, run_suite

@@ -18,7 +18,7 @@ from research_kit.store.context import Store
 from research_kit.store.database import Database
 from research_kit.store.openapi import describe_api
 from research_kit.store.state import Credentials
-from research_kit.store.words import has_words
+from research_kit.store.word_search import has_words
 
 KEYS = Credentials(public_key="pk-lf-fuzz", secret_key="sk-lf-fuzz", project_id="local-fuzz")
 AUTHORIZATION = f"Basic {base64.b64encode(b'pk-lf-fuzz:sk-lf-fuzz').decode()}"

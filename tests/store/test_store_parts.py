@@ -13,7 +13,7 @@ from research_kit.store.jsontext import compact, number_text, parse_or_none, par
 from research_kit.store.observation_row import COLUMNS
 from research_kit.store.times import is_full_iso, iso_to_ms, ms_to_iso
 from research_kit.store.usage import read_usage
-from research_kit.store.words import has_words
+from research_kit.store.word_search import has_words
 from research_kit.store.xxhash32 import xxhash32
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from research_kit.chat.events import (
     MessageStarted,
     Usage,
 )
+from research_kit.chat.history import Totals
 from research_kit.chat.panel import ChatPanel
 from research_kit.chat.past import PastMessage, SessionSummary
 from research_kit.chat.spending import Budget
@@ -36,13 +36,6 @@ PROTOCOL = json.loads((Path(__file__).parents[2] / "widgets/chat_panel/protocol.
 USAGE = Usage(input_tokens=100, output_tokens=20, cost_usd=0.0012)
 
 Step = Event | threading.Event | Exception
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ScriptedTotals:
-    message_count: int = 0
-    usage: Usage = field(default_factory=Usage)
-    latency_p50_s: float | None = None
 
 
 class ScriptedTurn:
@@ -91,12 +84,11 @@ class ScriptedEngine:
     backend_state = "local"
     backend_reason = ""
     is_project_known = True
-    waiting_count = 0
     lm_name = "scripted/model"
 
     def __init__(self, *turns: Sequence[Step]) -> None:
         self._turns = list(turns)
-        self.totals = ScriptedTotals()
+        self.totals = Totals()
         self.sent: list[str] = []
         self.calls: list[tuple[Any, ...]] = []
         self.approvals = Approvals()
@@ -104,6 +96,7 @@ class ScriptedEngine:
         self.past: list[PastMessage] = []
         self.listeners: list[Callable[[], None]] = []
         self.refusal: ResearchKitError | None = None
+        self.meanwhile: Callable[[], None] = lambda: None
 
     def listen(self, listener: Callable[[], None]) -> Callable[[], None]:
         self.listeners.append(listener)
@@ -114,7 +107,7 @@ class ScriptedEngine:
             raise ConfigError("The message is empty. Write what you want to know.")
         assert self._turns, f"the script is over, but {text!r} was sent"
         self.sent.append(text)
-        self.totals = ScriptedTotals(message_count=len(self.sent), usage=self.totals.usage)
+        self.totals = Totals(message_count=len(self.sent), usage=self.totals.usage)
         return ScriptedTurn(self._turns.pop(0), self, len(self.sent))
 
     def resend(self, message_number: int, text: str) -> ScriptedTurn:
@@ -142,6 +135,7 @@ class ScriptedEngine:
         if self.refusal is not None:
             raise self.refusal
         self.calls.append(("feedback", trace_id, value, comment))
+        self.meanwhile()
 
     def page_address(self, trace_id: str | None = None) -> str | None:
         if not self.is_project_known:
@@ -154,9 +148,7 @@ class ScriptedEngine:
         return f"{self.page_address(trace_id)}?token=proof"
 
     def count(self, event: MessageFinished | MessageFailed | MessageCancelled) -> None:
-        self.totals = ScriptedTotals(
-            message_count=len(self.sent), usage=event.usage, latency_p50_s=event.latency_s
-        )
+        self.totals = Totals(message_count=len(self.sent), usage=event.usage, latency_p50_s=event.latency_s)
 
 
 class RecordingComm(BaseComm):

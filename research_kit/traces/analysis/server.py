@@ -18,9 +18,9 @@ from research_kit.traces.analysis.grouping import key_names
 from research_kit.traces.defaults import bound_session, is_bound, open_reader
 from research_kit.traces.gathering import ALL_SESSIONS
 from research_kit.traces.notices import warn_user
+from research_kit.traces.observation_read import check_session
 from research_kit.traces.query import ObservationQuery, to_utc
 from research_kit.traces.reader import TraceReader
-from research_kit.traces.reading import check_session
 
 __all__ = ["cost_on_server", "latency_on_server"]
 

@@ -1,4 +1,4 @@
-"""Texts of kernels as plain text."""
+"""Texts made for a terminal, as plain text."""
 
 from __future__ import annotations
 
