@@ -145,7 +145,7 @@ if hasattr(os, "register_at_fork"):
 
 
 def _started_workers() -> concurrent.futures.ThreadPoolExecutor:
-    """Return a pool whose threads have all started: it would add them one by one for hours, when two tasks meet."""
+    """Return a pool whose threads have all started; else it would add them for hours, when two tasks meet."""
     pool = concurrent.futures.ThreadPoolExecutor(_WORKER_COUNT, thread_name_prefix="research-kit-worker")
     all_here = threading.Barrier(_WORKER_COUNT)
     for _ in range(_WORKER_COUNT):
