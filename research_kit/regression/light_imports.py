@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from importlib import import_module
 
 __all__ = ["skip_slow_formats"]
 
@@ -13,14 +12,8 @@ _SLOW = "rfc3987_syntax"
 
 
 def skip_slow_formats() -> None:
-    """Import jsonschema without a format that nothing here asks for.
+    """Let jsonschema, when it is imported, do without formats that nothing here asks for.
 
-    Only for processes that run nothing but notebooks: other programs may want the format.
+    Only for processes that run nothing but notebooks: other programs may want the formats.
     """
-    if "jsonschema" in sys.modules or _SLOW in sys.modules:
-        return
-    sys.modules[_SLOW] = None  # type: ignore[assignment]  # Python's own way to say that it cannot be imported
-    try:
-        import_module("jsonschema")
-    finally:
-        del sys.modules[_SLOW]
+    sys.modules.setdefault(_SLOW, None)  # type: ignore[arg-type]  # Python's own way to say that there is none

@@ -10,9 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from research_kit.regression.check import Check
-from research_kit.regression.compare import Difference
+if TYPE_CHECKING:
+    from research_kit.regression.check import Check
+    from research_kit.regression.compare import Difference
 
 __all__ = ["CellText", "describe_cells", "describe_problem", "format_check"]
 

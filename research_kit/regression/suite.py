@@ -7,6 +7,7 @@ interrupts.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from dataclasses import dataclass, replace
@@ -21,6 +22,9 @@ from research_kit.regression.summary import RunSummary, summarize
 
 if TYPE_CHECKING:
     from research_kit.regression.warm_kernels import WarmKernels
+
+# A cache alone lets two threads that begin together make one each.
+_making_kernels = threading.Lock()
 
 __all__ = ["SuiteOptions", "Task", "plan_tasks", "run_suite", "run_task"]
 
@@ -145,6 +149,10 @@ def _submit(
 
 def run_task(task: Task) -> str:
     """Run one task, in whatever process this is; return its summary as JSON."""
+    warm_kernels = None if task.preload is None else _kernels_for(task.preload)
+    if warm_kernels is not None and task.preload and not task.planned.options.environment:
+        # Before the imports that follow, which take seconds, too.
+        warm_kernels.start_ahead()
     from research_kit.regression.check import CheckOptions
     from research_kit.regression.history import record_run
     from research_kit.regression.repeats import repeat_check
@@ -156,7 +164,7 @@ def run_task(task: Task) -> str:
             task.plan,
             CheckOptions(output_dir=options.output_dir, accept=options.accept, record=options.record),
             count=options.repeat_count,
-            warm_kernels=None if task.preload is None else _kernels_for(task.preload),
+            warm_kernels=warm_kernels,
         )
     except ConfigError as error:
         return _refused(task, str(error)).to_json()
@@ -165,9 +173,14 @@ def run_task(task: Task) -> str:
     return summarize(repeats, task.plan.root).to_json()
 
 
-@lru_cache(maxsize=4)
 def _kernels_for(preload: tuple[str, ...]) -> WarmKernels:
     """Return the fork servers of this process; they end with it."""
+    with _making_kernels:
+        return _make_kernels(preload)
+
+
+@lru_cache(maxsize=4)
+def _make_kernels(preload: tuple[str, ...]) -> WarmKernels:
     from research_kit.regression.warm_kernels import WarmKernels
 
     return WarmKernels(preload)

@@ -9,10 +9,12 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from research_kit.regression.repeats import Repeats
 from research_kit.regression.report import CellText, describe_cells, describe_problem
+
+if TYPE_CHECKING:
+    from research_kit.regression.repeats import Repeats
 
 __all__ = ["RunSummary", "summarize"]
 

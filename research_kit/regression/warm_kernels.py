@@ -19,9 +19,10 @@ import threading
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from jupyter_client.connect import KernelConnectionInfo
+from jupyter_client.kernelspec import NoSuchKernel
 from jupyter_client.manager import KernelManager
 from jupyter_client.provisioning.local_provisioner import LocalProvisioner
 
@@ -35,6 +36,7 @@ _IGNORED_VARIABLES = ("PYTEST_CURRENT_TEST",)
 # Imported ahead when notebooks import them: slow, common, and at ease with being forked.
 _PRELOADABLE = ("matplotlib.pyplot", "numpy", "pandas", "scipy.stats", "tqdm.auto")
 _IMPORT = re.compile(r"\b(?:import|from) +(\w+)")
+_LAUNCHER = "ipykernel_launcher"
 _SCRIPT = Path(__file__).with_name("fork_server.py")
 
 
@@ -137,6 +139,11 @@ class ForkServer:
             self._process.wait()
 
 
+class _Found(NamedTuple):
+    key: object
+    server: ForkServer
+
+
 class WarmProvisioner(LocalProvisioner):
     """jupyter_client's local provisioner, with processes that are forked where that is possible."""
 
@@ -172,6 +179,13 @@ class WarmKernels:
         # Notebooks may be run by several threads; a fork takes milliseconds.
         self._lock = threading.Lock()
 
+    def start_ahead(self) -> None:
+        """Start the server that most kernels come from: it imports while the caller does, too."""
+        manager = KernelManager()
+        with suppress(NoSuchKernel), self._lock:
+            if manager.kernel_spec is not None and not manager.kernel_spec.env:
+                self._server_for(manager.format_kernel_cmd(), os.environ)
+
     def adopt(self, manager: KernelManager) -> None:
         """Let the kernel of ``manager`` be forked when it is an IPython kernel."""
         provisioner = WarmProvisioner(
@@ -182,29 +196,31 @@ class WarmKernels:
 
     def fork(self, command: list[str], options: Mapping[str, Any]) -> ForkedProcess | None:
         """Fork what ``subprocess.Popen(command, **options)`` would start; None when that cannot be done."""
-        if sys.platform != "linux" or "ipykernel_launcher" not in command:
-            return None
-        launcher = command.index("ipykernel_launcher")
         with self._lock:
-            return self._fork(command, launcher, options)
+            found = self._server_for(command, options["env"])
+            if found is None:
+                return None
+            argv = command[command.index(_LAUNCHER) :]
+            request = {"argv": argv, "environ": dict(options["env"]), "cwd": str(options["cwd"])}
+            try:
+                return found.server.fork(request, [options["stdout"].fileno(), options["stderr"].fileno()])
+            except OSError:
+                # Once is enough: a server that died of what it imported would die of it again.
+                self._servers[found.key] = None
+                found.server.close()
+                return None
 
-    def _fork(self, command: list[str], launcher: int, options: Mapping[str, Any]) -> ForkedProcess | None:
-        environ = {name: value for name, value in options["env"].items() if name not in _IGNORED_VARIABLES}
-        python = command[: launcher - 1]
+    def _server_for(self, command: list[str], variables: Mapping[str, str]) -> _Found | None:
+        """Return the server of an interpreter and environment, started if need be; None when it cannot be."""
+        if sys.platform != "linux" or _LAUNCHER not in command:
+            return None
+        environ = {name: value for name, value in variables.items() if name not in _IGNORED_VARIABLES}
+        python = command[: command.index(_LAUNCHER) - 1]
         key = (tuple(python), tuple(sorted(environ.items())))
         if key not in self._servers:
             self._servers[key] = ForkServer(python, environ, self._modules)
         server = self._servers[key]
-        if server is None:
-            return None
-        request = {"argv": command[launcher:], "environ": dict(options["env"]), "cwd": str(options["cwd"])}
-        try:
-            return server.fork(request, [options["stdout"].fileno(), options["stderr"].fileno()])
-        except OSError:
-            # Once is enough: a server that died of what it imported would die of it again.
-            self._servers[key] = None
-            server.close()
-            return None
+        return None if server is None else _Found(key, server)
 
     def close(self) -> None:
         """End all fork servers, and the kernels that still run."""

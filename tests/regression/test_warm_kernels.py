@@ -117,6 +117,35 @@ def test_endless_cell_is_ended(project, warm_kernels):
     wait_for_end(int(printed(done).split()[0]))
 
 
+def test_server_that_was_started_ahead_is_the_one_that_is_used(project):
+    """Starting ahead starts one server, and kernels with the environment of this process come from it."""
+    warm_kernels = WarmKernels()
+    before = {child.pid for child in psutil.Process().children()}
+    warm_kernels.start_ahead()
+    warm_kernels.start_ahead()
+    [server] = {child.pid for child in psutil.Process().children()} - before
+    path = project.notebook(
+        "ahead", "import os, sys; print(os.getppid(), 'ipykernel.debugger' in sys.modules)"
+    )
+    assert printed(run(path, warm_kernels)).split() == [str(server), "True"]
+    warm_kernels.close()
+    wait_for_end(server)
+
+
+def test_command_leaves_slow_imports_to_the_time_in_which_kernels_get_ready(project):
+    """Until notebooks run, the command has imported nothing that takes long, and no compiler of grammars."""
+    project.notebook("one", "1")
+    code = (
+        "import sys; from pathlib import Path; from research_kit.cli import main\n"
+        "main(['test', '--list', '--project', sys.argv[1]])\n"
+        "slow = {'jsonschema', 'nbformat', 'nbval', 'papermill'} & set(sys.modules)\n"
+        "print(sorted(slow), sys.modules['rfc3987_syntax'])"
+    )
+    command = [sys.executable, "-c", code, str(project.root)]
+    told = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert told.stdout.splitlines()[-1] == "[] None"
+
+
 def test_dead_server_is_replaced_by_starting_kernels(project):
     """When the process that kernels are forked from dies, kernels are started in the usual way."""
     warm_kernels = WarmKernels()
