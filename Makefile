@@ -26,14 +26,15 @@ help:
 $(READY): pyproject.toml $(LOCK)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "$(PYTHON) is too old: research-kit needs Python 3.11 or later. Use: make PYTHON=python3.12"; exit 1; }
-	@if command -v uv >/dev/null 2>&1; then \
+	@begin=$$(date +%s); \
+	if command -v uv >/dev/null 2>&1; then \
 		test -d $(VENV) || uv venv --quiet --seed --python $(PYTHON) $(VENV); \
 		uv pip install --quiet --python $(BIN)/python --constraint $(LOCK) --editable '$(EXTRAS)' --group demo --group docs --group test; \
 	else \
 		test -d $(VENV) || $(PYTHON) -m venv $(VENV); \
 		$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'; \
 		$(BIN)/python -m pip install --quiet --constraint $(LOCK) --editable '$(EXTRAS)' --group demo --group docs --group test; \
-	fi
+	fi && echo "installed into $(VENV) in $$(($$(date +%s) - begin)) s"
 	@touch $(READY)
 
 demo: $(READY)

@@ -13,6 +13,7 @@ import pytest
 # DSPy reads its cache folder when it is imported, which is before any fixture runs.
 os.environ["DSPY_CACHEDIR"] = tempfile.mkdtemp(prefix="research-kit-dspy-")
 
+_DEMO = "test_notebook_passes_with_the_model"
 _FOREIGN_PREFIXES = ("LANGFUSE_", "RESEARCH_KIT_", "OPENAI_", "ANTHROPIC_", "GEMINI_", "OTEL_", "JUPYTERHUB_")
 
 
@@ -43,6 +44,13 @@ def loopback_only(monkeypatch: pytest.MonkeyPatch) -> None:
 
     # The seam is the socket class itself: libraries with transports of their own must be caught too.
     monkeypatch.setattr(socket.socket, "connect", guarded_connect)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say how long the notebook of ``make demo`` took, which is what a newcomer waits for."""
+    for report in terminalreporter.getreports("passed"):
+        if report.nodeid.endswith(_DEMO):
+            terminalreporter.line(f"the notebook of make demo took {report.duration:.0f} s")
 
 
 def pytest_unconfigure() -> None:
