@@ -7,6 +7,7 @@ process that asked for it, and what one kernel does reaches no other.
 
 from __future__ import annotations
 
+import atexit
 import gc
 import importlib
 import json
@@ -21,13 +22,29 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-# Every kernel imports the debugger, which takes it longer than all else of its start.
-_KERNEL_MODULES = ("ipykernel.kernelapp", "ipykernel.ipkernel", "ipykernel.zmqshell", "ipykernel.debugger")
+# What every kernel imports; the debugger takes it longer than all else of its start.
+_KERNEL_MODULES = (
+    "ipykernel.kernelapp",
+    "ipykernel.ipkernel",
+    "ipykernel.zmqshell",
+    "ipykernel.debugger",
+    "IPython.core.completerlib",
+    "IPython.core.debugger",
+    "IPython.core.oinspect",
+    "IPython.extensions.storemagic",
+    "sqlite3",
+    "tornado.platform.asyncio",
+)
 _MESSAGE_BYTES = 1_000_000
+
+has_ended = threading.Event()
+"""Set in a kernel that has ended in order."""
 
 
 def main() -> None:
     """Serve until the other side of the socket in ``argv`` is closed; in a forked process, be a kernel."""
+    # The first to be registered runs last.
+    atexit.register(leave)
     control = socket.socket(fileno=int(sys.argv[1]))
     preload(json.loads(sys.argv[2]))
     if threading.active_count() > 1:
@@ -109,6 +126,21 @@ def become(kernel: dict[str, Any]) -> None:
     from ipykernel import kernelapp
 
     kernelapp.launch_new_instance()
+    has_ended.set()
+
+
+def leave() -> None:
+    """End a kernel that was asked to end, when its threads have ended and its exit handlers have run.
+
+    IPython has dropped the user's objects by then. Python would go on to take all modules apart, and copy for
+    it every page of memory that is shared with the fork server.
+    """
+    if has_ended.is_set():
+        gc.collect()
+        for stream in (sys.__stdout__, sys.__stderr__):
+            if stream is not None:
+                stream.flush()
+        os._exit(0)
 
 
 if __name__ == "__main__":

@@ -81,14 +81,20 @@ def test_kernels_share_no_state_and_no_random_numbers(project, warm_kernels):
 
 
 def test_kernel_ends_as_a_started_one_does(project, warm_kernels, tmp_path):
-    """Exit handlers run, and what the process itself writes is not lost."""
-    mark = tmp_path / "mark"
+    """Exit handlers and finalizers run, threads end, and what was written is not lost."""
     path = project.notebook(
         "ending",
-        f"import atexit, pathlib\natexit.register(pathlib.Path({str(mark)!r}).write_text, 'ended')",
+        f"import atexit, os, pathlib, threading, time\nos.chdir({str(tmp_path)!r})\n"
+        "atexit.register(pathlib.Path('handler').write_text, 'ran')",
+        "open_file = open('file', 'w'); open_file.write('kept')",
+        "class Ring:\n    def __init__(self):\n        self.itself, self.place = self, pathlib.Path('ring')\n"
+        "    def __del__(self):\n        self.place.write_text('gone')\nring = Ring(); ring",
+        "def work():\n    time.sleep(0.3)\n    pathlib.Path('thread').write_text('ended')\n"
+        "threading.Thread(target=work).start()",
     )
     assert run(path, warm_kernels).outcome == "passed"
-    assert mark.read_text() == "ended"
+    names = ("handler", "file", "ring", "thread")
+    assert [(tmp_path / name).read_text() for name in names] == ["ran", "kept", "gone", "ended"]
 
 
 @pytest.mark.parametrize(
