@@ -32,7 +32,7 @@ _BENCHMARKS = {
     "peers": "peers",
     "notebooks": "notebooks",
 }
-_PACKAGES = ("research-kit", "langfuse", "opentelemetry-sdk", "pandas", "ipython")
+_PACKAGES = ("jupyter-research-kit", "langfuse", "opentelemetry-sdk", "pandas", "ipython")
 _HEADINGS = ("", "median", "unit", "ratio", "against", "goal", "reached")
 
 

@@ -15,7 +15,7 @@ import research_kit
 project = "research-kit"
 author = "The research-kit maintainers"
 project_copyright = author
-version = release = metadata.version("research-kit")
+version = release = metadata.version("jupyter-research-kit")
 
 extensions = [
     "myst_parser",

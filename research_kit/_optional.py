@@ -7,7 +7,15 @@ from types import ModuleType
 
 from research_kit.errors import MissingExtraError
 
-__all__ = ["require"]
+__all__ = ["DISTRIBUTION", "installation", "require"]
+
+DISTRIBUTION = "jupyter-research-kit"
+"""The name under which pip knows this package; `research-kit` there is somebody else's."""
+
+
+def installation(extra: str) -> str:
+    """Return the command that installs ``extra``."""
+    return f"pip install '{DISTRIBUTION}[{extra}]'"
 
 
 def require(module: str, *, extra: str, purpose: str) -> ModuleType:
@@ -28,5 +36,5 @@ def require(module: str, *, extra: str, purpose: str) -> ModuleType:
             raise
         raise MissingExtraError(
             f"The package {module!r} is not installed; it is needed to {purpose}. "
-            f"Install it with: pip install 'research-kit[{extra}]'"
+            f"Install it with: {installation(extra)}"
         ) from error

@@ -68,7 +68,8 @@ def test_private_directory_is_private(tmp_path: Path) -> None:
 def test_missing_extra_names_the_command() -> None:
     """A missing optional package is an ImportError with the line that installs it."""
     with pytest.raises(
-        MissingExtraError, match=r"needed to draw\. Install it with: pip install 'research-kit\[plots\]'"
+        MissingExtraError,
+        match=r"needed to draw\. Install it with: pip install 'jupyter-research-kit\[plots\]'",
     ):
         require("no_such_library", extra="plots", purpose="draw")
 

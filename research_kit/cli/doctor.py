@@ -21,12 +21,12 @@ from urllib.parse import urlsplit
 from packaging.requirements import Requirement
 from packaging.version import Version
 
+from research_kit._optional import DISTRIBUTION
 from research_kit.config import load_settings
 from research_kit.errors import ResearchKitError
 
 __all__ = ["Finding", "add_doctor_command", "examine"]
 
-_DISTRIBUTION = "research-kit"
 _SHOWN_PACKAGES = ("langfuse", "dspy-ai", "mcp", "pandas", "jupyterlab", "ipywidgets", "papermill", "nbval")
 _OLDEST_LANGFUSE = Version("4")
 _LAB_EXTENSIONS = ("@jupyter-widgets/jupyterlab-manager", "anywidget")
@@ -85,10 +85,10 @@ def _run(_: argparse.Namespace) -> int:
 
 
 def _examine_versions() -> Iterator[Finding]:
-    text = f"research-kit {metadata.version(_DISTRIBUTION)}, Python {platform.python_version()}"
+    text = f"research-kit {metadata.version(DISTRIBUTION)}, Python {platform.python_version()}"
     yield Finding(level="ok", topic="versions", text=f"{text}, {sys.executable}")
-    misfits = [text for text in map(_misfit, metadata.requires(_DISTRIBUTION) or ()) if text]
-    remedy = f"pip install --upgrade {_DISTRIBUTION}"
+    misfits = [text for text in map(_misfit, metadata.requires(DISTRIBUTION) or ()) if text]
+    remedy = f"pip install --upgrade {DISTRIBUTION}"
     for text in misfits:
         yield Finding(level="problem", topic="versions", text=text, remedy=remedy)
     if not misfits:

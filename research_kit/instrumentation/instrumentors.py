@@ -9,7 +9,7 @@ import sys
 from importlib.util import find_spec
 from typing import Any
 
-from research_kit._optional import require
+from research_kit._optional import DISTRIBUTION, require
 from research_kit.errors import ConfigError, MissingExtraError
 
 __all__ = ["INSTRUMENTORS", "is_instrumented", "load_instrumentor"]
@@ -53,5 +53,5 @@ def load_instrumentor(library: str) -> Any:
         )
     raise ConfigError(
         f"{library!r} cannot be observed with the installed versions: {conflict}. "
-        f"Upgrade both: pip install --upgrade {library} 'research-kit[instrument]'"
+        f"Upgrade both: pip install --upgrade {library} '{DISTRIBUTION}[instrument]'"
     )

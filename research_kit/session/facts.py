@@ -17,11 +17,12 @@ from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from research_kit._optional import DISTRIBUTION
 from research_kit.session.identity import MAX_ID_LENGTH
 
 __all__ = ["find_git_facts", "note_notebook", "notebook_path", "session_facts", "start_finding_commit"]
 
-_PACKAGES = ("research-kit", "dspy", "langfuse", "mcp", "ipykernel", "numpy", "pandas")
+_PACKAGES = ("dspy", "langfuse", "mcp", "ipykernel", "numpy", "pandas")
 _GIT_TIMEOUT_S = 5.0
 
 _lock = threading.Lock()
@@ -100,6 +101,7 @@ def _fixed_facts() -> Mapping[str, str]:
         "kernel_id": _kernel_id(),
         "host": socket.gethostname(),
         "python": platform.python_version(),
+        "version_research_kit": _version(DISTRIBUTION),
         **versions,
     }
 

@@ -21,6 +21,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from research_kit._optional import DISTRIBUTION
 from research_kit.errors import StoreError
 from research_kit.store.address import StoreAddress, StoreStatus
 from research_kit.store.state import (
@@ -117,7 +118,7 @@ def _is_outdated(paths: StorePaths) -> bool:
     return (
         listening is not None
         and not listening.is_stopped
-        and _release(listening.version) < _release(version("research-kit"))
+        and _release(listening.version) < _release(version(DISTRIBUTION))
     )
 
 

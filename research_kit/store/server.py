@@ -23,6 +23,7 @@ from types import FrameType
 import uvicorn
 from filelock import FileLock, Timeout
 
+from research_kit._optional import DISTRIBUTION
 from research_kit.config import load_settings
 from research_kit.errors import ResearchKitError, StoreError
 from research_kit.store.app import build_app
@@ -108,7 +109,7 @@ def _serve_locked(paths: StorePaths, port: int | None, idle_timeout_s: float | N
             was_ended=last is not None and last.is_stopped,
         ),
         credentials=load_or_create_credentials(paths),
-        version=version("research-kit"),
+        version=version(DISTRIBUTION),
     )
     listener = _bind(port if port is not None else (last.port if last else 0))
     note = Listening(pid=os.getpid(), port=listener.getsockname()[1], version=store.version)

