@@ -25,7 +25,7 @@ from research_kit.chat.markdown import clean_text
 from research_kit.chat.past import PastMessage
 from research_kit.chat.ui_engine import Engine, Turn, coalesce_events
 from research_kit.chat.ui_export import ExportedFile, export_transcript
-from research_kit.chat.ui_format import format_cost
+from research_kit.chat.ui_format import usage_texts
 from research_kit.chat.ui_messages import (
     ChatMessage,
     fold_events,
@@ -337,7 +337,7 @@ class ChatPanel(anywidget.AnyWidget):
                 "title": kept_text(known.title),
                 "start_time": known.start_time.isoformat(),
                 "message_count": known.message_count,
-                "cost": format_cost(known.usage),
+                "cost": usage_texts(known.usage)["cost"],
             }
             for known in found
         ]

@@ -16,6 +16,7 @@ from opentelemetry.context import Context
 from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor, TracerProvider
 
 from research_kit import session
+from research_kit._words import dollars_text
 from research_kit.chat.events import Usage, add_usage
 from research_kit.errors import ConfigError
 from research_kit.session.attribute_names import SESSION_ID
@@ -72,8 +73,8 @@ class Budget:
         tokens = self.used.input_tokens + self.used.output_tokens
         limit = "" if self.limit_tokens is None else f" of {self.limit_tokens:,}"
         parts = [f"{tokens:,}{limit} tokens"]
-        cost = "unknown cost" if self.used.cost_usd is None else f"${self.used.cost_usd:.4f}"
-        parts.append(cost if self.limit_usd is None else f"{cost} of ${self.limit_usd:g}")
+        cost = "unknown cost" if self.used.cost_usd is None else dollars_text(self.used.cost_usd)
+        parts.append(cost if self.limit_usd is None else f"{cost} of {dollars_text(self.limit_usd)}")
         if self.used.unpriced_count:
             parts.append(f"{self.used.unpriced_count} calls of unknown cost")
         return ", ".join(parts)
