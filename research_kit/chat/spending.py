@@ -11,9 +11,8 @@ import threading
 from dataclasses import dataclass, replace
 from html import escape
 
-from opentelemetry import trace
 from opentelemetry.context import Context
-from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor, TracerProvider
+from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
 
 from research_kit import session
 from research_kit._words import dollars_text
@@ -23,7 +22,7 @@ from research_kit.session.attribute_names import SESSION_ID
 from research_kit.session.export_filter import should_export_span
 from research_kit.session.lm_spans import LMUsage, is_lm_call
 
-__all__ = ["Budget", "Spending", "budget", "spending"]
+__all__ = ["Budget", "Spending", "budget", "spending", "start_counting"]
 
 _WARNING_PART = 0.8
 
@@ -101,16 +100,6 @@ class Spending(SpanProcessor):
         self._seen: dict[str | None, Usage] = {}
         self._before: dict[str | None, Usage] = {}
         self._limits: dict[str | None, _Limits] = {}
-        self._provider: TracerProvider | None = None
-
-    def watch(self) -> None:
-        """Listen to the spans of this process; again when telemetry was set up anew."""
-        provider = trace.get_tracer_provider()
-        with self._lock:
-            if not isinstance(provider, TracerProvider) or provider is self._provider:
-                return
-            self._provider = provider
-        provider.add_span_processor(self)
 
     def of(self, session_id: str | None) -> Budget:
         """Return what a session has used and may use."""
@@ -154,6 +143,12 @@ def spending() -> Spending:
     return _spending
 
 
+def start_counting() -> None:
+    """Switch tracing on, and count the LM calls that end from now on; may take seconds the first time."""
+    session.activate()
+    session.kernel_session().watch(_spending)
+
+
 def budget(*, usd: float | None = None, tokens: int | None = None) -> Budget:
     """Limit what this session may use, and return how it stands; without arguments only return it.
 
@@ -170,8 +165,7 @@ def budget(*, usd: float | None = None, tokens: int | None = None) -> Budget:
     for name, value in (("usd", usd), ("tokens", tokens)):
         if value is not None and not value > 0:
             raise ConfigError(f"{name} is {value!r}. Give a number above 0, or math.inf to lift the limit.")
-    session.activate()
-    _spending.watch()
+    start_counting()
     session_id = session.current_session_id()
     if usd is not None or tokens is not None:
         _spending.limit(

@@ -7,6 +7,7 @@ import math
 import dspy
 import pytest
 from conversations import Simple, answer, conversation_of
+from langfuse import get_client
 from scripted_lm import ScriptedLM
 
 import research_kit as rk
@@ -53,6 +54,23 @@ def test_budget_refuses_limits_that_are_none(value: float) -> None:
     """A limit of nothing is a mistake that is explained."""
     with pytest.raises(ConfigError, match="Give a number above 0"):
         rk.budget(usd=value)
+
+
+def test_budget_counts_a_call_once_however_often_it_is_asked(store: StoreAddress) -> None:
+    """Calls of cells count from the first question on, a call that was open then with them."""
+    with rk.trace_span("before"):
+        pass  # tracing is on, and nobody counts yet
+    call = get_client().start_observation(
+        name="call",
+        as_type="generation",
+        model="m",
+        usage_details={"input": 10},
+        cost_details={"total": 0.25},
+    )
+    rk.budget()
+    assert rk.budget().used == Usage()
+    call.end()
+    assert rk.budget().used == Usage(input_tokens=10, cost_usd=0.25)
 
 
 def test_budget_says_how_it_stands() -> None:
