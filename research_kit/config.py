@@ -27,8 +27,10 @@ __all__ = [
     "is_tracing_enabled",
     "keep_loopback_direct",
     "load_settings",
+    "owner_id",
     "private_directory",
     "temporary_directory",
+    "temporary_path",
 ]
 
 # Set while recorded answers are replayed, and passed on to child processes; not a setting.
@@ -228,10 +230,23 @@ def temporary_directory() -> Path:
     Raises:
         ConfigError: When the folder belongs to somebody else, who could then read the traces.
     """
-    path = Path(tempfile.gettempdir()) / f"research-kit-{os.getuid()}"
-    if path.is_symlink() or (path.exists() and path.stat().st_uid != os.getuid()):
+    path, own_id = temporary_path(), owner_id()
+    if path.is_symlink() or (own_id is not None and path.exists() and path.stat().st_uid != own_id):
         raise ConfigError(_unusable(path, "data", "it belongs to another user"))
     return private_directory(path, purpose="data")
+
+
+def temporary_path() -> Path:
+    """Return where `temporary_directory` is, whether it exists or not."""
+    own_id = owner_id()
+    # Without numbers of users, each has a temporary folder of his own.
+    name = "research-kit" if own_id is None else f"research-kit-{own_id}"
+    return Path(tempfile.gettempdir()) / name
+
+
+def owner_id() -> int | None:
+    """Return the number of the user whom new files belong to; None on Windows, where they carry none."""
+    return os.getuid() if hasattr(os, "getuid") else None
 
 
 def _text(env: Mapping[str, str], name: str) -> str | None:

@@ -31,8 +31,10 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def loopback_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Refuse connections beyond this machine, so that no test depends on a network."""
+def loopback_only(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Refuse connections beyond this machine, so that no test depends on a network but those asked to."""
+    if request.node.get_closest_marker("langfuse"):
+        return
     connect = socket.socket.connect
 
     def guarded_connect(self: socket.socket, address: object) -> None:

@@ -21,7 +21,7 @@ ROWS = [
     {"instrumentation", "traces"},
     {"session"},
     {"store"},
-    {"config", "_optional"},
+    {"config", "_optional", "_words"},
     {"errors"},
 ]
 HEAVY = ("pandas", "dspy", "mcp", "langfuse", "IPython", "anywidget", "papermill", "uvicorn")

@@ -13,8 +13,15 @@ from pathlib import Path
 import pytest
 
 from research_kit._optional import require
-from research_kit.config import DEFAULT_LANGFUSE_URL, keep_loopback_direct, load_settings, private_directory
+from research_kit.config import (
+    DEFAULT_LANGFUSE_URL,
+    keep_loopback_direct,
+    load_settings,
+    private_directory,
+    temporary_directory,
+)
 from research_kit.errors import BackendError, ConfigError, MissingExtraError
+from research_kit.session.spools import spool_paths
 
 REFUSED = {
     "only the public key": ({"LANGFUSE_PUBLIC_KEY": "pk"}, "LANGFUSE_SECRET_KEY is not set"),
@@ -146,6 +153,20 @@ def test_home_that_cannot_be_written_is_replaced(home_that_cannot_be_written: Pa
     chosen = str(folder / "tmp" / "chosen")
     lines = ask_as_unprivileged_user(folder, RESEARCH_KIT_DATA_DIR=chosen).stdout.splitlines()
     assert (lines[0], lines[3:]) == (chosen, [""])
+
+
+def test_system_without_user_numbers_has_a_temporary_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On Windows, too, what cannot be written elsewhere has a folder, where spools are looked for."""
+    monkeypatch.delattr(os, "getuid")  # Windows has none, and no test runs there
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    assert spool_paths(tmp_path / "project") == []
+    assert temporary_directory() == tmp_path / "research-kit"
+    waiting = tmp_path / "research-kit" / "spool" / "project" / "1.spool"
+    waiting.parent.mkdir(parents=True)
+    waiting.touch()
+    assert spool_paths(tmp_path / "project") == [waiting]
 
 
 def test_temporary_folder_of_somebody_else_is_refused(home_that_cannot_be_written: Path) -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from research_kit.agent.connection import HttpTarget
+from research_kit.config import owner_id
 from research_kit.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -92,8 +93,8 @@ def _check_owner(path: Path) -> None:
         owner = path.stat().st_uid
     except OSError:
         return  # reading it says more
-    # Windows has no owners here.
-    if hasattr(os, "getuid") and owner not in (os.getuid(), 0):
+    own_id = owner_id()
+    if own_id is not None and owner not in (own_id, 0):
         raise ConfigError(
             f"{path} belongs to another user (id {owner}), so the programs that it names are not started. "
             "Copy the file if you trust it."

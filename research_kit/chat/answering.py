@@ -19,7 +19,7 @@ from research_kit.chat.assembly import Assembly
 from research_kit.chat.events import MessageCancelled, MessageFailed, MessageFinished, MessageStarted, Notice
 from research_kit.chat.message_trace import MessageTrace
 from research_kit.chat.progress import AnswerStream, ProgressCallback, answer_listeners
-from research_kit.chat.spending import Budget, spending
+from research_kit.chat.spending import Budget, spending, start_counting
 from research_kit.chat.turn import ClosingEvent, Turn, current_turn
 from research_kit.errors import ResearchKitError
 
@@ -49,8 +49,7 @@ class MessageRun:
     ) -> str:
         """Answer the message in the light of ``history``; raises what the program raises."""
         self._started_s = time.perf_counter()
-        await asyncio.to_thread(session.activate)
-        spending().watch()
+        await asyncio.to_thread(start_counting)
         self._trace = MessageTrace.start(self._turn.text, self._turn.message_number)
         # This task's own context, so there is nothing to detach.
         otel_context.attach(self._trace.context)

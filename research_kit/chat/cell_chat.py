@@ -17,11 +17,12 @@ from typing import Any, NamedTuple, NoReturn
 from urllib.parse import quote
 
 from research_kit import session
+from research_kit._words import duration_text
 from research_kit.chat.engine import Conversation
 from research_kit.chat.events import MessageFinished
 from research_kit.chat.markdown import defuse_markdown, highlight_apart, render_markdown
 from research_kit.chat.pages import page_address
-from research_kit.chat.ui_format import format_latency, usage_texts
+from research_kit.chat.ui_format import usage_texts
 from research_kit.chat.ui_messages import kept_text
 from research_kit.errors import ConfigError
 
@@ -249,4 +250,4 @@ def _table_text(value: Any) -> str:
 
 def _figures(event: MessageFinished) -> list[str]:
     texts = usage_texts(event.usage)
-    return [f"tokens {texts['tokens']}", f"cost {texts['cost']}", format_latency(event.latency_s)]
+    return [f"tokens {texts['tokens']}", f"cost {texts['cost']}", duration_text(event.latency_s)]

@@ -23,9 +23,10 @@ from IPython.display import display, update_display
 from research_kit._optional import DISTRIBUTION
 from research_kit.chat.markdown import clean_text
 from research_kit.chat.past import PastMessage
-from research_kit.chat.ui_engine import Engine, Turn, coalesce_events
+from research_kit.chat.ui_coalescing import coalesce_events
+from research_kit.chat.ui_engine import Engine, Turn
 from research_kit.chat.ui_export import ExportedFile, export_transcript
-from research_kit.chat.ui_format import format_cost
+from research_kit.chat.ui_format import usage_texts
 from research_kit.chat.ui_messages import (
     ChatMessage,
     fold_events,
@@ -337,7 +338,7 @@ class ChatPanel(anywidget.AnyWidget):
                 "title": kept_text(known.title),
                 "start_time": known.start_time.isoformat(),
                 "message_count": known.message_count,
-                "cost": format_cost(known.usage),
+                "cost": usage_texts(known.usage)["cost"],
             }
             for known in found
         ]

@@ -11,18 +11,18 @@ import threading
 from dataclasses import dataclass, replace
 from html import escape
 
-from opentelemetry import trace
 from opentelemetry.context import Context
-from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor, TracerProvider
+from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
 
 from research_kit import session
+from research_kit._words import dollars_text
 from research_kit.chat.events import Usage, add_usage
 from research_kit.errors import ConfigError
 from research_kit.session.attribute_names import SESSION_ID
 from research_kit.session.export_filter import should_export_span
 from research_kit.session.lm_spans import LMUsage, is_lm_call
 
-__all__ = ["Budget", "Spending", "budget", "spending"]
+__all__ = ["Budget", "Spending", "budget", "spending", "start_counting"]
 
 _WARNING_PART = 0.8
 
@@ -72,8 +72,8 @@ class Budget:
         tokens = self.used.input_tokens + self.used.output_tokens
         limit = "" if self.limit_tokens is None else f" of {self.limit_tokens:,}"
         parts = [f"{tokens:,}{limit} tokens"]
-        cost = "unknown cost" if self.used.cost_usd is None else f"${self.used.cost_usd:.4f}"
-        parts.append(cost if self.limit_usd is None else f"{cost} of ${self.limit_usd:g}")
+        cost = "unknown cost" if self.used.cost_usd is None else dollars_text(self.used.cost_usd)
+        parts.append(cost if self.limit_usd is None else f"{cost} of {dollars_text(self.limit_usd)}")
         if self.used.unpriced_count:
             parts.append(f"{self.used.unpriced_count} calls of unknown cost")
         return ", ".join(parts)
@@ -100,16 +100,6 @@ class Spending(SpanProcessor):
         self._seen: dict[str | None, Usage] = {}
         self._before: dict[str | None, Usage] = {}
         self._limits: dict[str | None, _Limits] = {}
-        self._provider: TracerProvider | None = None
-
-    def watch(self) -> None:
-        """Listen to the spans of this process; again when telemetry was set up anew."""
-        provider = trace.get_tracer_provider()
-        with self._lock:
-            if not isinstance(provider, TracerProvider) or provider is self._provider:
-                return
-            self._provider = provider
-        provider.add_span_processor(self)
 
     def of(self, session_id: str | None) -> Budget:
         """Return what a session has used and may use."""
@@ -153,6 +143,12 @@ def spending() -> Spending:
     return _spending
 
 
+def start_counting() -> None:
+    """Switch tracing on, and count the LM calls that end from now on; may take seconds the first time."""
+    session.activate()
+    session.kernel_session().watch(_spending)
+
+
 def budget(*, usd: float | None = None, tokens: int | None = None) -> Budget:
     """Limit what this session may use, and return how it stands; without arguments only return it.
 
@@ -169,8 +165,7 @@ def budget(*, usd: float | None = None, tokens: int | None = None) -> Budget:
     for name, value in (("usd", usd), ("tokens", tokens)):
         if value is not None and not value > 0:
             raise ConfigError(f"{name} is {value!r}. Give a number above 0, or math.inf to lift the limit.")
-    session.activate()
-    _spending.watch()
+    start_counting()
     session_id = session.current_session_id()
     if usd is not None or tokens is not None:
         _spending.limit(

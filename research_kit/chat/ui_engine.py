@@ -1,16 +1,12 @@
-"""What a panel needs of a conversation, and how it listens to one.
+"""What a panel needs of a conversation.
 
-Owns the seam between panel and engine; imports neither at run time. Invariant: events reach the panel in the
-order in which the turn gave them, none is dropped, and none waits longer than `COALESCING_S` for the next.
+Owns the seam between panel and engine; imports neither at run time.
 """
 
 from __future__ import annotations
 
-import queue
-import threading
-import time
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from research_kit.chat.events import Event
 
@@ -20,10 +16,7 @@ if TYPE_CHECKING:
     from research_kit.chat.past import PastMessage, SessionSummary
     from research_kit.chat.spending import Budget
 
-__all__ = ["COALESCING_S", "Engine", "Turn", "coalesce_events"]
-
-COALESCING_S = 0.025
-"""Events that arrive within this time leave together: a browser message per token is 36 times slower."""
+__all__ = ["Engine", "Turn"]
 
 
 class Turn(Protocol):
@@ -105,48 +98,3 @@ class Engine(Protocol):
 
     def opening_link(self, trace_id: str | None = None) -> str | None:
         """Return the link that opens that page now; never to be kept."""
-
-
-def coalesce_events(turn: Turn) -> Iterator[list[Event]]:
-    """Yield the events of ``turn`` in groups: those that arrived within `COALESCING_S` of the first.
-
-    A thread of its own iterates the turn, so that a group leaves in time also when no further event comes.
-    """
-    arrived: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
-    threading.Thread(
-        target=_collect_events, args=(turn, arrived), name="research-kit-chat-events", daemon=True
-    ).start()
-    is_over = False
-    while not is_over:
-        events, is_over = _take_group(arrived)
-        if events:
-            yield events
-
-
-class _Group(NamedTuple):
-    events: list[Event]
-    is_over: bool
-
-
-def _take_group(arrived: queue.SimpleQueue[Event | None]) -> _Group:
-    events: list[Event] = []
-    event = arrived.get()
-    deadline_s = time.monotonic() + COALESCING_S
-    while event is not None:
-        events.append(event)
-        rest_s = deadline_s - time.monotonic()
-        if rest_s <= 0:
-            return _Group(events, is_over=False)
-        try:
-            event = arrived.get(timeout=rest_s)
-        except queue.Empty:
-            return _Group(events, is_over=False)
-    return _Group(events, is_over=True)
-
-
-def _collect_events(turn: Turn, arrived: queue.SimpleQueue[Event | None]) -> None:
-    try:
-        for event in turn:
-            arrived.put(event)
-    finally:
-        arrived.put(None)

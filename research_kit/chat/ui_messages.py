@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, NamedTuple
 
 from research_kit import session
+from research_kit._words import duration_text
 from research_kit.chat.events import (
     ApprovalNeeded,
     Delta,
@@ -30,7 +31,7 @@ from research_kit.chat.events import (
 from research_kit.chat.feedback import Feedback
 from research_kit.chat.markdown import clean_text, is_picture, render_markdown
 from research_kit.chat.past import PastMessage, PastTool
-from research_kit.chat.ui_format import format_latency, usage_texts
+from research_kit.chat.ui_format import usage_texts
 
 __all__ = [
     "Batch",
@@ -195,7 +196,7 @@ def message_to_wire(message: ChatMessage, *, trace_url: str | None) -> dict[str,
         "trace_id": message.trace_id,
         "trace_url": trace_url,
         "feedback": message.feedback._asdict() if message.feedback else None,
-        "texts": {**usage_texts(message.usage), "latency": format_latency(message.latency_s)},
+        "texts": {**usage_texts(message.usage), "latency": duration_text(message.latency_s)},
     }
 
 
@@ -227,7 +228,7 @@ def tool_to_wire(tool: ToolCall) -> dict[str, Any]:
     return {
         **asdict(tool),
         "images": list(tool.images),
-        "texts": {"latency": format_latency(tool.latency_s)},
+        "texts": {"latency": duration_text(tool.latency_s)},
     }
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from research_kit._words import dollars_text, duration_text
 from research_kit.chat.spending import Budget
 from research_kit.chat.ui_engine import Engine
-from research_kit.chat.ui_format import format_cost, format_dollars, format_latency, usage_texts
+from research_kit.chat.ui_format import usage_texts
 
 __all__ = ["read_status"]
 
@@ -28,7 +29,7 @@ def read_status(engine: Engine, *, is_busy: bool) -> dict[str, Any]:
         "cost_usd": usage.cost_usd,
         "latency_p50_s": totals.latency_p50_s,
         "budget": _budget(engine.budget),
-        "texts": {**usage_texts(usage), "latency_p50": format_latency(totals.latency_p50_s)},
+        "texts": {**usage_texts(usage), "latency_p50": duration_text(totals.latency_p50_s)},
     }
 
 
@@ -42,7 +43,7 @@ def _budget(budget: Budget) -> dict[str, Any] | None:
 def _budget_text(budget: Budget) -> str:
     parts = []
     if budget.limit_usd is not None:
-        parts.append(f"{format_cost(budget.used)} of {format_dollars(budget.limit_usd)}")
+        parts.append(f"{usage_texts(budget.used)['cost']} of {dollars_text(budget.limit_usd)}")
     if budget.limit_tokens is not None:
         tokens = budget.used.input_tokens + budget.used.output_tokens
         parts.append(f"{tokens:,} of {budget.limit_tokens:,} tokens")

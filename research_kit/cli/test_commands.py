@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from research_kit._words import duration_text
 from research_kit.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -146,7 +147,7 @@ class _Progress:
     def show(self, one: RunSummary) -> None:
         self._done += 1
         width = len(str(self._count))
-        took = f"{one.duration_s:.1f} s"
+        took = duration_text(one.duration_s)
         print(f"[{self._done:{width}}/{self._count}] {one.verdict:11} {one.name}  {took}", flush=True)
 
 
@@ -162,7 +163,7 @@ def _conclude(summaries: Sequence[RunSummary], took_s: float) -> None:
     unchecked = [one.name for one in summaries if one.expected_from == "none" and one.verdict == "passed"]
     if unchecked:
         print(f"\nno baseline, only errors were looked for: {', '.join(unchecked)} (--accept adds one)")
-    print(f"\n{count_verdicts(summaries)} in {took_s:.1f} s")
+    print(f"\n{count_verdicts(summaries)} in {duration_text(took_s)}")
     if os.environ.get("GITHUB_ACTIONS") == "true":
         for line in github_annotations(summaries):
             print(line)
@@ -212,7 +213,7 @@ def _run_notebook(options: argparse.Namespace) -> int:
     beside = Path(fetched_path(notebook, Path()).name) if is_remote(notebook) else Path(notebook)
     output = options.output or beside.with_suffix(".executed.ipynb")
     result = run_notebook(notebook, output_path=output)
-    print(f"{result.outcome} after {result.duration_s:.1f} s: {result.output_path}")
+    print(f"{result.outcome} after {duration_text(result.duration_s)}: {result.output_path}")
     if result.sent_to:
         print(f"sent to {result.sent_to}")
     if result.message:

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
+from research_kit._words import cost_text, duration_text
 from research_kit.errors import ConfigError
 from research_kit.regression.summary import RunSummary
 
@@ -85,7 +86,10 @@ def markdown_summary(summaries: Sequence[RunSummary]) -> str:
     costs = [one.cost_usd for one in summaries if one.cost_usd is not None]
     calls = sum(one.lm_call_count or 0 for one in summaries)
     took = sum(one.duration_s for one in summaries)
-    lines += ["", f"{took:.1f} s of notebooks, {calls} language model calls, {sum(costs):.4f} USD.", ""]
+    unpriced_count = sum(one.cost_usd is None and bool(one.lm_call_count) for one in summaries)
+    cost = cost_text(sum(costs) if costs else None, unpriced_count)
+    figures = f"{duration_text(took)} of notebooks, {calls:,} language model calls, cost {cost}."
+    lines += ["", figures, ""]
     return "\n".join(lines)
 
 

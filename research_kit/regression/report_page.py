@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from html import escape
 
+from research_kit._words import cost_text, duration_text
 from research_kit.regression.report_files import count_verdicts
 from research_kit.regression.summary import RunSummary
 
@@ -79,7 +80,7 @@ def report_page(summaries: Sequence[RunSummary], *, commit: str = "", branch: st
     when = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
     took = sum(one.duration_s for one in summaries)
     place = " ".join(filter(None, [branch, commit[:12]]))
-    facts = ", ".join(filter(None, [when, place, f"{took:.1f} s of notebooks"]))
+    facts = ", ".join(filter(None, [when, place, f"{duration_text(took)} of notebooks"]))
     body = "".join(_row(one) for one in ordered)
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
@@ -89,7 +90,7 @@ def report_page(summaries: Sequence[RunSummary], *, commit: str = "", branch: st
         f"<form>{''.join(_filters(ordered))}"
         '<input type="search" placeholder="name" aria-label="name"><output></output></form>'
         "<table><thead><tr><th>notebook</th><th>verdict</th>"
-        '<th class="number">seconds</th><th class="number">LM calls</th><th class="number">USD</th></tr>'
+        '<th class="number">time</th><th class="number">LM calls</th><th class="number">cost</th></tr>'
         f"</thead><tbody>{body}</tbody></table><script>{_SCRIPT}</script></body></html>\n"
     )
 
@@ -107,12 +108,12 @@ def _row(one: RunSummary) -> str:
     content = "".join(_content(one))
     is_open = " open" if not one.is_passed else ""
     shown = f"<details{is_open}><summary>{name}</summary>{content}</details>" if content else name
-    calls = "" if not one.lm_call_count else str(one.lm_call_count)
-    cost = "" if one.cost_usd is None or not one.lm_call_count else f"{one.cost_usd:.4f}"
+    calls = f"{one.lm_call_count:,}" if one.lm_call_count else ""
+    cost = cost_text(one.cost_usd) if one.lm_call_count else ""
     return (
         f'<tr data-verdict="{one.verdict}" data-name="{escape(one.name.lower())}"><td>{shown}</td>'
         f'<td class="verdict {one.verdict}">{one.verdict.replace("_", " ")}</td>'
-        f'<td class="number">{one.duration_s:.1f}</td><td class="number">{calls}</td>'
+        f'<td class="number">{duration_text(one.duration_s)}</td><td class="number">{calls}</td>'
         f'<td class="number">{cost}</td></tr>'
     )
 

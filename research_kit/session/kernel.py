@@ -159,8 +159,13 @@ class KernelSession:
             return self._mask
 
     def watch(self, processor: SpanProcessor) -> None:
-        """Let ``processor`` see the spans of this process, from when tracing is on."""
+        """Let ``processor`` see the spans of this process, from when tracing is on; once, if asked again.
+
+        It sees the end of spans that are open already, and not their start.
+        """
         with self._lock:
+            if processor in self._watchers:
+                return
             self._watchers.append(processor)
             if self._telemetry is not None:
                 self._telemetry.add_processor(processor)

@@ -6,14 +6,12 @@ unreadable, on a full disk or somebody else's, keeps no other from being used.
 
 from __future__ import annotations
 
-import os
-import tempfile
 import threading
 import time
 from contextlib import suppress
 from pathlib import Path
 
-from research_kit.config import temporary_directory
+from research_kit.config import temporary_directory, temporary_path
 from research_kit.errors import ConfigError
 from research_kit.session.encoding import as_died
 from research_kit.session.spool import DEFAULT_LIMIT_BYTES, Entry, Kind, Spool
@@ -162,7 +160,7 @@ def _create(folder: Path, *, suffix: str = ".spool", limit_bytes: int) -> Spool:
 
 
 def _refuge(folder: Path) -> Path:
-    return Path(tempfile.gettempdir()) / f"research-kit-{os.getuid()}" / "spool" / folder.name
+    return temporary_path() / "spool" / folder.name
 
 
 def _age(path: Path) -> float:

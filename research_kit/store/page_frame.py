@@ -1,6 +1,6 @@
 """What all pages have in common: the frame around them, and small parts of them.
 
-Owns the head, the bar at the top, and how numbers, times and scores look. Invariant: every text passes
+Owns the head, the bar at the top, and how costs, times and scores look. Invariant: every text passes
 through `markup`; the only script is the store's own, which keeps a page up to date.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from urllib.parse import quote
 
+from research_kit._words import cost_note, cost_text
 from research_kit.store.markup import Child, Markup, element
 from research_kit.store.page_rows import Score
 from research_kit.store.times import ms_to_iso
@@ -19,9 +20,8 @@ __all__ = [
     "STYLE_PATH",
     "badge",
     "copied",
-    "cost_text",
+    "cost_element",
     "document",
-    "duration_text",
     "facts",
     "message_page",
     "score_chips",
@@ -135,21 +135,9 @@ def time_element(ms: int) -> Markup:
     return element("time", iso[:19].replace("T", " ") + " UTC", datetime=iso)
 
 
-def duration_text(duration_s: float) -> str:
-    """Return a duration for readers."""
-    if abs(duration_s) < 1:
-        return f"{duration_s * 1000:.0f} ms"
-    if duration_s < 60:
-        return f"{duration_s:.2f} s"
-    return f"{duration_s / 60:.1f} min" if duration_s < 5400 else f"{duration_s / 3600:.1f} h"
-
-
-def cost_text(cost_usd: float | None, *, is_partial: bool) -> str:
-    """Return a cost for readers; what is unknown is said."""
-    if cost_usd is None:
-        return "unknown" if is_partial else "-"
-    text = f"${cost_usd:.6f}".rstrip("0").rstrip(".") if cost_usd < 0.01 else f"${cost_usd:,.4f}"
-    return f"{text} + unknown" if is_partial else text
+def cost_element(cost_usd: float | None, unpriced_count: int) -> Markup:
+    """Show a cost, which says why it is not exact when it is pointed at."""
+    return element("span", cost_text(cost_usd, unpriced_count), title=cost_note(cost_usd, unpriced_count))
 
 
 def sessions_path(project_id: str) -> str:

@@ -74,6 +74,11 @@ class ShownObservation:
         """Its tags."""
         return list(map(str, json.loads(self.tags)))
 
+    @property
+    def is_unpriced(self) -> bool:
+        """Whether it used tokens that nobody put a price on."""
+        return self.total_usage > 0 and self.total_cost is None
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShownTrace:
@@ -133,9 +138,9 @@ class ShownTrace:
         return [found for found in self.observations if found.type in types and not is_inner(found)]
 
     @property
-    def has_unknown_cost(self) -> bool:
-        """Whether tokens were used that nobody put a price on."""
-        return any(found.total_usage and found.total_cost is None for found in self.observations)
+    def unpriced_count(self) -> int:
+        """Observations of unknown cost."""
+        return sum(found.is_unpriced for found in self.observations)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,14 +9,14 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
+from research_kit._words import duration_text
 from research_kit.store.jsontext import parse_or_text
 from research_kit.store.markup import Child, Markup, element
 from research_kit.store.page_frame import (
     badge,
     copied,
-    cost_text,
+    cost_element,
     document,
-    duration_text,
     facts,
     score_chips,
     session_path,
@@ -65,7 +65,7 @@ def session_page(
 def _summary(traces: Sequence[ShownTrace], scores: Sequence[Score]) -> Markup:
     observations = [found for trace in traces for found in trace.observations]
     costs = [trace.cost_usd for trace in traces if trace.cost_usd is not None]
-    cost = cost_text(sum(costs) if costs else None, is_partial=any(t.has_unknown_cost for t in traces))
+    cost = cost_element(sum(costs) if costs else None, sum(trace.unpriced_count for trace in traces))
     start_ms = min(trace.start_ms for trace in traces)
     end_ms = max(found.end_ms for found in observations)
     error_count = sum(found.level == "ERROR" for found in observations)
@@ -121,7 +121,7 @@ def _figures(trace: ShownTrace) -> list[Markup]:
     figures = [
         ("latency", duration_text(trace.latency_s)),
         ("tokens", f"{trace.tokens:,}"),
-        ("cost", cost_text(trace.cost_usd, is_partial=trace.has_unknown_cost)),
+        ("cost", cost_element(trace.cost_usd, trace.unpriced_count)),
     ]
     return [
         *(element("span", f"{name} ", element("b", value)) for name, value in figures),

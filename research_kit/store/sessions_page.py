@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from urllib.parse import urlencode
 
+from research_kit._words import duration_text
 from research_kit.store.jsontext import parse_or_text
 from research_kit.store.markup import Child, Markup, element
 from research_kit.store.page_frame import (
-    cost_text,
+    cost_element,
     document,
-    duration_text,
     session_path,
     sessions_path,
     tag_chips,
@@ -63,7 +63,7 @@ def _line(project_id: str, session: SessionSummary) -> Markup:
         f"{session.trace_count:,}",
         duration_text((session.end_ms - session.start_ms) / 1000),
         f"{session.tokens:,}",
-        cost_text(session.cost_usd, is_partial=session.unpriced_count > 0),
+        cost_element(session.cost_usd, session.unpriced_count),
         errors,
     )
     return element(

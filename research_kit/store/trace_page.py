@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from research_kit._words import duration_text
 from research_kit.store.jsontext import parse_or_text
 from research_kit.store.markup import Child, Markup, element
 from research_kit.store.page_frame import (
     badge,
     copied,
-    cost_text,
+    cost_element,
     document,
-    duration_text,
     facts,
     score_chips,
     session_path,
@@ -51,7 +51,7 @@ def trace_page(project_id: str, trace: ShownTrace, scores: Sequence[Score]) -> s
         ("began", time_element(trace.start_ms)),
         ("latency", duration_text(trace.latency_s)),
         ("tokens", f"{trace.tokens:,}"),
-        ("cost", cost_text(trace.cost_usd, is_partial=trace.has_unknown_cost)),
+        ("cost", cost_element(trace.cost_usd, trace.unpriced_count)),
     ]
     if user_id:
         pairs.append(("user", user_id))
@@ -125,8 +125,7 @@ def _used(found: ShownObservation) -> Markup | None:
     if isinstance(usage, dict):
         pairs += [(f"{name.replace('_', ' ')}", f"{count:,}") for name, count in usage.items()]
     if found.total_usage or found.total_cost is not None:
-        is_partial = found.total_usage > 0 and found.total_cost is None
-        pairs.append(("cost", cost_text(found.total_cost, is_partial=is_partial)))
+        pairs.append(("cost", cost_element(found.total_cost, int(found.is_unpriced))))
     pairs.append(("id", copied(found.span_id)))
     return facts(*pairs)
 

@@ -1,4 +1,4 @@
-"""What all figures have in common: paper, ink, colours, and words for numbers.
+"""What all figures have in common: paper, ink, colours, and words for durations on axes.
 
 Owns the look. Invariant: figures are made without pyplot, so nothing is kept alive or shown twice.
 """
@@ -20,7 +20,6 @@ __all__ = [
     "PALETTE",
     "NotebookFigure",
     "canvas",
-    "dollars",
     "duration",
     "nothing",
     "short",
@@ -96,13 +95,6 @@ def duration(seconds: float) -> str:
     if seconds < 0.9995:
         return f"{seconds * 1000:.3g} ms"
     return f"{seconds:.3g} s" if seconds < 100 else f"{seconds:,.0f} s"
-
-
-def dollars(cost_usd: float) -> str:
-    """Return US dollars as a short text."""
-    if cost_usd == 0:
-        return "$0"
-    return f"${cost_usd:.3g}" if cost_usd < 1 else f"${cost_usd:,.2f}"
 
 
 def short(text: str) -> str:

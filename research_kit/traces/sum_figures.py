@@ -15,6 +15,7 @@ from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from research_kit._words import dollars_text
 from research_kit.errors import ConfigError
 from research_kit.traces.analysis import group_values, require_columns
 from research_kit.traces.canvas import (
@@ -26,7 +27,6 @@ from research_kit.traces.canvas import (
     OUTPUT_COLOR,
     PALETTE,
     canvas,
-    dollars,
     duration,
     nothing,
     short,
@@ -44,7 +44,7 @@ _TREE = ("trace_id", "observation_id", "parent_observation_id", "type")
 _MEASURES: Mapping[str, tuple[str, str, Any]] = {
     "latency_s": ("latency", "seconds", duration),
     "total_tokens": ("tokens", "input and output tokens", lambda value: f"{value:,.0f}"),
-    "cost_usd": ("cost", "US dollars", dollars),
+    "cost_usd": ("cost", "US dollars", dollars_text),
 }
 
 
@@ -59,14 +59,14 @@ def draw_cost(frame: pd.DataFrame, by: str) -> Figure:
     figure, (axes,) = canvas(height_in=3.4)
     _draw_layers(axes, steps[order])
     axes.set_ylabel("US dollars, added up")
-    axes.yaxis.set_major_formatter(lambda value, _: dollars(value))
+    axes.yaxis.set_major_formatter(lambda value, _: dollars_text(value))
     axes.set_xlabel("time (UTC)")
     axes.grid(axis="x", visible=False)
     axes.grid(axis="y", color=GRID_COLOR, linewidth=0.6)
     left_out = (
         f", {unpriced:,} call{'' if unpriced == 1 else 's'} of unknown cost left out" if unpriced else ""
     )
-    title(axes, f"{dollars(float(known['cost'].sum()))} by {by}{left_out}")
+    title(axes, f"{dollars_text(float(known['cost'].sum()))} by {by}{left_out}")
     return figure
 
 

@@ -11,13 +11,14 @@ from typing import Any, Unpack
 
 import pandas as pd
 
+from research_kit._words import UNKNOWN, cost_text, duration_text
 from research_kit.errors import ConfigError
 from research_kit.store.markup import Markup, element
 from research_kit.traces.analysis import compare, require_columns
 from research_kit.traces.analysis.comparing import CompareOptions
+from research_kit.views.plain_text import known, plain_line
 from research_kit.views.style import styled
 from research_kit.views.view import View
-from research_kit.views.words import UNKNOWN, cost_text, duration_text, known, plain_line
 
 __all__ = ["ComparisonView", "show_comparison"]
 

@@ -13,16 +13,17 @@ from typing import Any, Unpack
 import pandas as pd
 
 from research_kit import session
+from research_kit._words import cost_text, duration_text, tokens_text
 from research_kit.errors import ConfigError
 from research_kit.store.markup import Markup, element
 from research_kit.traces.analysis import cost_by
 from research_kit.traces.reads import observations_df
 from research_kit.views.facts import Fact, fact_line, facts
 from research_kit.views.meter import Measurement, meter
+from research_kit.views.plain_text import known, plain_line
 from research_kit.views.source import SourceOptions, read_options
 from research_kit.views.style import styled
 from research_kit.views.view import View
-from research_kit.views.words import cost_text, duration_text, known, plain_line, tokens_text
 
 __all__ = ["CostReport", "measure_cost", "session_cost"]
 

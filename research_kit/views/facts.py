@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from research_kit._words import cost_text, duration_text, tokens_text
 from research_kit.store.markup import Markup, element
 from research_kit.views.nodes import TraceTree
-from research_kit.views.words import cost_text, duration_text, printable, time_text, tokens_text
+from research_kit.views.plain_text import printable, time_text
 
 __all__ = ["fact_line", "facts", "trace_facts"]
 

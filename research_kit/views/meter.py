@@ -12,9 +12,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pandas as pd
-from opentelemetry import trace
 from opentelemetry.context import Context
-from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor, TracerProvider
+from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
 from opentelemetry.trace import format_span_id, format_trace_id
 
 from research_kit import session
@@ -72,17 +71,13 @@ class Meter(SpanProcessor):
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._measurements: tuple[Measurement, ...] = ()
-        self._provider: TracerProvider | None = None
 
     def start(self) -> Measurement:
         """Begin to measure."""
         measurement = Measurement(self, is_counted=session.activate())
-        provider = trace.get_tracer_provider()
         with self._lock:
             self._measurements = (*self._measurements, measurement)
-            if isinstance(provider, TracerProvider) and provider is not self._provider:
-                self._provider = provider
-                provider.add_span_processor(self)
+        session.kernel_session().watch(self)
         return measurement
 
     def remove(self, measurement: Measurement) -> None:

@@ -12,16 +12,17 @@ from typing import Any, Unpack
 
 import pandas as pd
 
+from research_kit._words import cost_text, duration_text, tokens_text
 from research_kit.errors import ConfigError
 from research_kit.store.markup import Markup, element
 from research_kit.traces.reads import observations_df, scores_df
 from research_kit.views.facts import Fact, fact_line, facts
 from research_kit.views.nodes import TraceTree, trace_trees
+from research_kit.views.plain_text import printable, time_text
 from research_kit.views.source import SourceOptions, read_options
 from research_kit.views.style import styled
 from research_kit.views.turns import Scores, pause_before, turn, turn_text
 from research_kit.views.view import View
-from research_kit.views.words import cost_text, duration_text, printable, time_text, tokens_text
 
 __all__ = ["SessionReplay", "replay"]
 

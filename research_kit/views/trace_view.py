@@ -16,11 +16,11 @@ from research_kit.store.markup import Markup, element, fragment
 from research_kit.traces.reads import observations_df
 from research_kit.views.facts import fact_line, facts, trace_facts
 from research_kit.views.nodes import TraceTree, trace_trees
+from research_kit.views.plain_text import printable
 from research_kit.views.source import SourceOptions, read_options
 from research_kit.views.style import styled
 from research_kit.views.view import View
 from research_kit.views.waterfall import text_rows, waterfall
-from research_kit.views.words import printable
 
 __all__ = ["TraceView", "show"]
 

@@ -11,15 +11,13 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from research_kit._words import UNKNOWN, cost_text, duration_text, tokens_text
 from research_kit.chat.markdown import render_markdown
 from research_kit.store.markup import Markup, element, fragment
 from research_kit.store.prose import prose_of
 from research_kit.traces.rollup import MESSAGE_NAME
 from research_kit.views.nodes import Node, TraceTree
-from research_kit.views.waterfall import contents, waterfall
-from research_kit.views.words import (
-    cost_text,
-    duration_text,
+from research_kit.views.plain_text import (
     known,
     pause_text,
     plain_line,
@@ -27,8 +25,8 @@ from research_kit.views.words import (
     shortened,
     structure_of,
     time_text,
-    tokens_text,
 )
+from research_kit.views.waterfall import contents, waterfall
 
 __all__ = ["Score", "Scores", "pause_before", "turn", "turn_text"]
 
@@ -226,9 +224,8 @@ def _figures(tree: TraceTree) -> list[str]:
     if tree.input_tokens is not None or tree.output_tokens is not None:
         found.append(tokens_text(tree.input_tokens, tree.output_tokens))
     if tree.cost_usd is not None or tree.unpriced_count:
-        found.append(
-            "unknown cost" if tree.cost_usd is None else cost_text(tree.cost_usd, tree.unpriced_count)
-        )
+        cost = cost_text(tree.cost_usd, tree.unpriced_count)
+        found.append("unknown cost" if cost == UNKNOWN else cost)
     if tree.call_count:
         found.append(f"{tree.call_count} LM call{'' if tree.call_count == 1 else 's'}")
     return found

@@ -10,16 +10,10 @@ import math
 from collections.abc import Sequence
 from itertools import islice
 
+from research_kit._words import cost_text, count_text, duration_text
 from research_kit.store.markup import Markup, element, fragment
 from research_kit.views.nodes import Node, TraceTree
-from research_kit.views.words import (
-    cost_text,
-    duration_text,
-    plain_line,
-    printable,
-    shortened,
-    structure_of,
-)
+from research_kit.views.plain_text import plain_line, printable, shortened, structure_of
 
 __all__ = ["contents", "spaced", "text_rows", "waterfall"]
 
@@ -201,7 +195,7 @@ def _kind(node: Node) -> str:
 
 def _tokens(node: Node) -> str:
     into, out = node.values["input_tokens"], node.values["output_tokens"]
-    return "" if into is None and out is None else f"{into or 0:,} → {out or 0:,}"
+    return "" if into is None and out is None else f"{count_text(into)} → {count_text(out)}"
 
 
 def _cost(cost_usd: float | None) -> str:

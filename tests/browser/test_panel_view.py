@@ -25,13 +25,13 @@ async def test_view_shows_the_protocol_example(view: PanelPage) -> None:
     await expect(header).to_contain_text("local")
     await expect(header).to_contain_text("ada")
     await expect(header.locator(".rk-value-messages")).to_have_text("1")
-    await expect(header.locator(".rk-value-cost")).to_have_text("$0.0003")
+    await expect(header.locator(".rk-value-cost")).to_have_text("$0.00034")
     await expect(header.get_by_role("link", name="Open session")).to_have_attribute(
         "href", STATUS["session_url"]
     )
     await expect(view.page.locator(".rk-message.rk-user")).to_have_text(QUESTION["text"])
     await expect(view.body.locator("strong")).to_have_text("344")
-    await expect(view.page.locator(".rk-facts").last).to_contain_text("1,312 in · 48 out$0.00031.2 s")
+    await expect(view.page.locator(".rk-facts").last).to_contain_text("1,312 in · 48 out$0.000341.20 s")
     trace = view.page.get_by_role("link", name="Trace")
     await expect(trace).to_have_attribute("href", ANSWER["trace_url"])
     await expect(trace).to_have_attribute("rel", "noopener noreferrer")

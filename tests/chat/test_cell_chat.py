@@ -105,7 +105,7 @@ def test_cell_answer_is_harmless_and_holds_no_secret() -> None:
     assert "<script" not in html
     assert "<img" not in html
     assert "javascript:" not in html
-    assert "tokens 10 in · 2 out · cost $0.500 · 1.2 s" in html
+    assert "tokens 10 in · 2 out · cost $0.50 · 1.20 s" in html
 
 
 @pytest.fixture
@@ -159,5 +159,5 @@ def test_answer_of_a_cell_is_html_and_markdown_with_its_figures() -> None:
     assert '<pre class="highlight"><code class="language-python"><span class="k">if</span>' in html
     assert "<img" not in html
     assert markdown.startswith("**Yes** &lt;b>\n\n```python\nif a < b: pass\n```\n\n\\![x](")
-    assert markdown.endswith("1.0 s · [trace](http://127.0.0.1:1/traces/t)*")
+    assert markdown.endswith("1.00 s · [trace](http://127.0.0.1:1/traces/t)*")
     assert "trace" not in CellAnswer(event, "javascript:alert(1)")._repr_html_()

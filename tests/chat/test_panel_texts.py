@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
+from research_kit._words import UNKNOWN
 from research_kit.chat.events import ToolFinished, ToolStarted, Usage
-from research_kit.chat.ui_format import UNKNOWN, format_cost, format_latency, usage_texts
+from research_kit.chat.ui_format import usage_texts
 from research_kit.chat.ui_messages import ChatMessage, ToolCall, fold_event, message_to_wire
 from research_kit.chat.ui_static import render_static
 
@@ -26,40 +27,22 @@ STATUS: dict[str, Any] = {
         (Usage(unpriced_count=2), UNKNOWN),
         (Usage(cost_usd=0.0), "$0"),
         (Usage(cost_usd=0.0, unpriced_count=1), UNKNOWN),
-        (Usage(cost_usd=0.00001), "< $0.0001"),
-        (Usage(cost_usd=0.00034), "$0.0003"),
-        (Usage(cost_usd=0.0421), "$0.042"),
+        (Usage(cost_usd=0.00001), "$0.00001"),
+        (Usage(cost_usd=0.00034), "$0.00034"),
+        (Usage(cost_usd=0.0421), "$0.0421"),
         (Usage(cost_usd=1234.5), "$1,234.50"),
-        (Usage(cost_usd=0.5, unpriced_count=1), "≥ $0.500"),
+        (Usage(cost_usd=0.5, unpriced_count=1), "≥ $0.50"),
     ],
 )
-def test_format_cost_is_honest(usage: Usage | None, expected: str) -> None:
+def test_cost_is_honest(usage: Usage | None, expected: str) -> None:
     """An unknown cost is a dash, never zero; a partly known one says that it is a lower bound."""
-    assert format_cost(usage) == expected
+    assert usage_texts(usage)["cost"] == expected
 
 
 def test_usage_texts_say_how_many_prices_are_missing() -> None:
     """The reader learns why a cost is not exact."""
     assert usage_texts(Usage(unpriced_count=1))["cost_note"] == "1 call has no known price."
     assert usage_texts(Usage(cost_usd=1.0, unpriced_count=3))["cost_note"] == "3 calls have no known price."
-
-
-@pytest.mark.parametrize(
-    ("latency_s", "expected"),
-    [
-        (None, UNKNOWN),
-        (0.004, "0.00 s"),
-        (0.994, "0.99 s"),
-        (0.996, "1.0 s"),
-        (9.94, "9.9 s"),
-        (9.96, "10 s"),
-        (59.6, "1 min 0 s"),
-        (125.0, "2 min 5 s"),
-    ],
-)
-def test_format_latency_fits_its_size(latency_s: float | None, expected: str) -> None:
-    """Durations have the digits that matter, also at the edges of the ranges."""
-    assert format_latency(latency_s) == expected
 
 
 def test_fold_event_shortens_long_tool_results() -> None:
@@ -94,7 +77,7 @@ def test_render_static_escapes_everything_but_answers() -> None:
     for markup in ("<script>", "<b>", "<i>", "<u>", "<s>", "<1>"):
         assert markup not in html
     assert "<strong>x</strong>" in html
-    assert "&lt;b&gt; · 0.10 s · failed" in html
+    assert "&lt;b&gt; · 100 ms · failed" in html
     assert "Failed." in html
 
 

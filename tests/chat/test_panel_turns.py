@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from scripted_panel import PROTOCOL, Browser, finished, started, words
 
+from research_kit._words import UNKNOWN
 from research_kit.chat.events import (
     ApprovalNeeded,
     Delta,
@@ -19,7 +20,6 @@ from research_kit.chat.events import (
     Usage,
 )
 from research_kit.chat.markdown import render_markdown
-from research_kit.chat.ui_format import UNKNOWN
 from research_kit.chat.ui_transcript import pack_html
 
 
@@ -214,7 +214,7 @@ def test_panel_shows_tools_as_they_run_and_ask() -> None:
     gates[1].set()
     browser.wait_until_idle()
     [tool] = browser.answer["tools"]
-    assert (tool["result"], tool["is_asking"], tool["texts"]) == ("gone", False, {"latency": "0.25 s"})
+    assert (tool["result"], tool["is_asking"], tool["texts"]) == ("gone", False, {"latency": "250 ms"})
     assert tool["arguments"] == '{\n  "name": "df"\n}'
 
 

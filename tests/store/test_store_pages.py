@@ -10,6 +10,7 @@ import httpx
 import pytest
 from exports import make_span
 
+from research_kit._words import UNKNOWN
 from research_kit.store import StoreAddress, page_url
 from research_kit.store.markup import Markup, element, fragment
 
@@ -132,8 +133,12 @@ def test_unknown_cost_is_said(send: Send, read_page: Callable[..., _Reader]) -> 
     }
     send(make_span(1, trace=7, session__id="unpriced", user__id="only-here", **usage))
     line = read_page("/sessions?q=unpriced").text.rpartition("only-here")[2]
-    assert "unknown" in line.split()
-    assert "unknown" in read_page("/sessions/unpriced").text
+    assert UNKNOWN in line.split()
+    assert "$0" not in line
+    for path in ("/sessions?q=unpriced", "/sessions/unpriced", f"/traces/{7:032x}"):
+        page = read_page(path)
+        assert UNKNOWN in page.text.split()
+        assert ("title", "1 call has no known price.") in page.attributes
 
 
 def test_nothing_from_a_trace_becomes_markup(send: Send, read_page: Callable[..., _Reader]) -> None:

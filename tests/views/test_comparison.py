@@ -7,9 +7,9 @@ import re
 import pandas as pd
 import pytest
 
+from research_kit._words import UNKNOWN
 from research_kit.errors import ConfigError
 from research_kit.views import show_comparison
-from research_kit.views.words import UNKNOWN
 
 
 def turns(session_id: str, latencies_s: list[float], costs_usd: list[float | None]) -> pd.DataFrame:

@@ -10,10 +10,10 @@ import pytest
 from kernels import end_kernel, start_kernel
 from scripted_lm import MODEL, running_lm
 
+from research_kit._words import UNKNOWN
 from research_kit.errors import ConfigError
 from research_kit.store import stop_store
 from research_kit.views import measure_cost
-from research_kit.views.words import UNKNOWN
 
 SETUP = """
 %load_ext research_kit
@@ -74,9 +74,9 @@ def test_calls_of_real_models_and_unknown_prices_are_told(kernel: Any) -> None:
     kernel.scripted.script("four words of text", "two words")
     shown = report_of(kernel, "%%cost\n%%trace both\nawait lm.acall('one two three')\nlm('x'); call()")
     first, *lines = shown.split("\n")
-    assert first.startswith("This cell: cost ≥ $0.250 · LM calls 3 · tokens 14 in · 8 out"), shown
+    assert first.startswith("This cell: cost ≥ $0.25 · LM calls 3 · tokens 14 in · 8 out"), shown
     assert [line.split(" · ")[:2] for line in lines] == [
-        ["  priced", "$0.250"],
+        ["  priced", "$0.25"],
         [f"  openai/{MODEL}", UNKNOWN],
         ["2 calls have no known price."],
     ]
@@ -90,7 +90,7 @@ def test_failing_and_silent_cells_have_their_cost(kernel: Any) -> None:
         timeout=60,
         output_hook=lambda message: shown.append(message["content"].get("data", {}).get("text/plain", "")),
     )
-    assert any(text.startswith("This cell: cost $0.250") for text in shown)
+    assert any(text.startswith("This cell: cost $0.25") for text in shown)
     assert report_of(kernel, "%%cost\nx = 1").startswith("This cell: cost $0 · LM calls 0 · time")
 
 
@@ -100,7 +100,7 @@ def test_a_block_and_a_session_have_their_cost(kernel: Any) -> None:
     code = "with rk.measure_cost('Two') as two: call(); call()\nprint(two.cost_usd, two.call_count)"
     assert report_of(kernel, code).split() == ["0.5", "2"]
     assert report_of(kernel, "%cost").startswith(
-        "This session: cost $0.500 · LM calls 2 · tokens 20 in · 4 out"
+        "This session: cost $0.50 · LM calls 2 · tokens 20 in · 4 out"
     )
     late = "with rk.measure_cost() as late: open = get_client().start_observation(name='l', **KIND)"
     assert (
