@@ -59,8 +59,9 @@ def answer(text: str, *, pause_before: str | None = None) -> Reply:
 async def test_chat_answers_stops_and_survives_a_reload(
     notebook: NotebookPage, scripted_lm: ScriptedLM, front_end: str
 ) -> None:
-    """An answer is streamed, a long one is stopped, and both are still there after a reload of the page."""
-    await notebook.open(f"story-{front_end}.ipynb", f"island_count = 3\n{OPEN_CHAT}")
+    """An answer is streamed, a long one is stopped; both are there after a reload, and in a second view."""
+    open_chat = OPEN_CHAT.replace("rk.chat()", "chat = rk.chat()\nchat")
+    await notebook.open(f"story-{front_end}.ipynb", f"island_count = 3\n{open_chat}", "chat")
     await notebook.open_chat()
     await expect(notebook.message_count).to_have_text("0")
     # DSPy answers from its cache what it was asked before, so each front end asks something else.
@@ -106,9 +107,22 @@ async def test_chat_answers_stops_and_survives_a_reload(
     await expect(notebook.answers.nth(0).locator(".rk-body")).to_contain_text("of Biscoe")
     await notebook.expect_state(notebook.answers.nth(1), "cancelled")
     await expect(notebook.message_count).to_have_text("2")
+    await second_view_goes_on(notebook, scripted_lm)
+
+
+async def second_view_goes_on(notebook: NotebookPage, scripted_lm: ScriptedLM) -> None:
+    """Display the panel again, ask there, and expect the answer in both views."""
+    await notebook.run_cell(2)
+    first_view, second_view = notebook.panel.nth(0), notebook.panel.nth(1)
+    await expect(second_view.locator(".rk-assistant")).to_have_count(2)
+    await expect(second_view.locator(".rk-assistant").nth(0)).to_contain_text("of Biscoe")
     scripted_lm.script(decision(), answer("Still here."))
-    await notebook.ask("And now?")
-    await notebook.expect_state(notebook.answers.nth(2), "finished")
+    await second_view.get_by_role("textbox", name="Message").fill("And now?")
+    await second_view.get_by_role("button", name="Send", exact=True).click()
+    for view in (first_view, second_view):
+        await notebook.expect_state(view.locator(".rk-assistant").nth(2), "finished")
+        await expect(view.locator(".rk-assistant").nth(2)).to_contain_text("Still here.")
+        await expect(view.locator(".rk-value-messages")).to_have_text("3")
 
 
 @both_front_ends
