@@ -43,14 +43,20 @@ class PageHost(Protocol):
         """The secret key of the store."""
 
 
-def page_url(address: PageHost, path: str) -> str:
+def page_url(address: PageHost, path: str, *, root: str | None = None) -> str:
     """Return a link to ``path`` that opens once, in a browser, during the next 24 hours.
 
     The browser keeps the permission in a cookie for 30 days, so used and older links work there as well.
+
+    Args:
+        address: The store.
+        path: The page.
+        root: Where a browser finds the store; None is its address, or on a JupyterHub the path of a proxy.
     """
     separator = "&" if "?" in path else "?"
     token = make_proof(address.secret_key, purpose="link", lifetime_s=TOKEN_LIFETIME_S)
-    return f"{_root(address.base_url)}{path}{separator}token={token}"
+    found = _root(address.base_url) if root is None else root
+    return f"{found}{path}{separator}token={token}"
 
 
 def cookie_name(credentials: Credentials) -> str:

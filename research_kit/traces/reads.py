@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from research_kit.errors import BackendError
 from research_kit.traces.counting import count_once
-from research_kit.traces.defaults import open_reader
+from research_kit.traces.defaults import bound_session, open_reader
 from research_kit.traces.gathering import (
     ALL_SESSIONS,
     Frame,
@@ -265,7 +265,7 @@ def iter_tables(
 
 
 def wait_for(
-    session_id: str,
+    session_id: str | None,
     observation_count: int,
     *,
     timeout_s: float = 15.0,
@@ -276,16 +276,18 @@ def wait_for(
     A server shows new observations only some time after it has accepted them.
 
     Args:
-        session_id: The session.
+        session_id: The session; None means the session of this kernel.
         observation_count: How many observations to wait for.
         timeout_s: How long to wait at most.
         reader: Where to read from; None means where the traces of this process go.
 
     Raises:
         BackendError: When the server cannot be read, or fewer observations came in time.
-        ConfigError: When ``observation_count`` is not a whole number from 1 on.
+        ConfigError: When ``observation_count`` is not a whole number from 1 on, or no session is given and
+            none is bound.
     """
     check_limit(observation_count)
+    session_id = bound_session() if session_id is None else session_id
     query = ObservationQuery(session_id=session_id, includes_io=False, field_groups=("core",))
     with open_reader(reader) as source:
         deadline_s = source.clock.now_s() + timeout_s

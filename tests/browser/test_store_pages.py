@@ -114,3 +114,15 @@ async def test_pages_work_through_the_proxy_of_a_jupyter_server(
     assert await page.evaluate("getComputedStyle(document.querySelector('.turn')).borderRadius") == "10px"
     send(store, 32, session="proxied", **{"langfuse.observation.input": "asked later"})
     await expect(page.get_by_text("asked later")).to_be_visible(timeout=20_000)
+
+
+async def test_launcher_opens_the_pages(page: Page, jupyter: JupyterServer) -> None:
+    """JupyterLab's launcher has a tile, and it opens the sessions of a store that was not running."""
+    await page.goto(f"{jupyter.base_url}lab?token={jupyter.token}")
+    tile = page.locator(".jp-LauncherCard").filter(has_text="research-kit sessions")
+    async with page.context.expect_page(timeout=60_000) as opened:
+        await tile.click(timeout=60_000)
+    pages = await opened.value
+    await expect(pages.get_by_role("heading", name="Sessions")).to_be_visible(timeout=60_000)
+    assert pages.url.startswith(f"{jupyter.base_url}proxy/")
+    assert "token=" not in pages.url
