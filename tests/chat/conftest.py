@@ -26,6 +26,8 @@ def store(data_dir: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[StoreAddre
     address = ensure_running(data_dir)
     rk.new_session()
     yield address
+    # What were left would be delivered where the next test looks.
+    assert rk.flush()
     rk.unbind()
 
 
