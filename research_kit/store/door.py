@@ -14,6 +14,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from research_kit.config import load_settings
+from research_kit.errors import ResearchKitError
 from research_kit.store.lifecycle import ensure_running
 from research_kit.store.links import page_url
 
@@ -41,9 +42,13 @@ def serve_door(socket_path: Path) -> None:
 class _Door(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         """Lead the browser to the store, below the path of the Jupyter server that it came from."""
-        address = ensure_running(load_settings().data_dir)
+        try:
+            address = ensure_running(load_settings().data_dir)
+        except ResearchKitError as error:
+            self.send_error(503, explain=str(error))
+            return
         # Relative: an absolute path would be taken for one below this tile, and be logged with its proof.
-        up = "../" * self.path.count("/")
+        up = "../" * urlsplit(self.path).path.count("/")
         link = page_url(address, "/", root=f"{up}proxy/{urlsplit(address.base_url).port}")
         self.send_response(302)
         self.send_header("Location", link)
