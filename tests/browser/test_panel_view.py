@@ -235,11 +235,10 @@ async def test_view_shows_the_end_when_it_becomes_visible(view: PanelPage) -> No
     await view.open(transcript=answers)
     log = view.page.get_by_role("log")
     at_end = "(log) => log.scrollHeight - log.scrollTop - log.clientHeight < 2"
-    # A tab is hidden for a frame at least: what changes within one is never seen.
-    show = """async (display) => {
-        document.body.style.display = display;
-        await new Promise((drawn) => requestAnimationFrame(() => requestAnimationFrame(drawn)));
-    }"""
+    # What a reader does is drawn before they do the next thing: what changes within a frame is never seen.
+    drawn = "new Promise((drawn) => requestAnimationFrame(() => requestAnimationFrame(drawn)))"
+    show = f"(display) => {{ document.body.style.display = display; return {drawn}; }}"
+    scroll = f"(log) => {{ log.scrollTop = 100; return {drawn}; }}"
     await view.page.evaluate(show, "none")
     await view.publish(
         type="message",
@@ -250,7 +249,7 @@ async def test_view_shows_the_end_when_it_becomes_visible(view: PanelPage) -> No
     )
     await view.page.evaluate(show, "block")
     await view.page.wait_for_function(f"() => ({at_end})(document.querySelector('.rk-log'))")
-    await log.evaluate("(log) => { log.scrollTop = 100; }")
+    await log.evaluate(scroll)
     await view.page.evaluate(show, "none")
     await view.page.evaluate(show, "block")
     await view.page.wait_for_function("() => document.querySelector('.rk-log').scrollTop === 100")
