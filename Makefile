@@ -43,6 +43,8 @@ demo: $(READY)
 lab: $(READY)
 	@$(BIN)/jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root) $(LAB_OPTIONS) notebooks
 
+# What one process of a test run has compiled is not compiled by hundreds of others, whatever the environment says.
+test: export PYTHONDONTWRITEBYTECODE :=
 test: check
 	@$(BIN)/pytest -n 2 --dist loadgroup
 

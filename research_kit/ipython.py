@@ -16,6 +16,7 @@ from IPython.display import display
 from wrapt import register_post_import_hook
 
 from research_kit import session
+from research_kit._slow_formats import defer_slow_formats
 from research_kit.instrumentation import instrument_dspy, uninstrument_dspy
 from research_kit.session.cells import Cell, running_cells
 from research_kit.session.facts import note_notebook
@@ -40,6 +41,7 @@ _measured: dict[Cell, ExitStack] = {}
 def load_ipython_extension(ipython: InteractiveShell) -> None:
     """Bind this kernel to a session and observe what its cells call; loading twice equals loading once."""
     global _shell
+    defer_slow_formats()
     note_notebook(ipython.user_ns.get(_PATH_VARIABLE))
     session.bind()
     if _shell is ipython:

@@ -10,6 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from research_kit._slow_formats import defer_slow_formats
+
+# Before dspy is imported, which takes twice as long otherwise.
+defer_slow_formats()
 # DSPy reads its cache folder when it is imported, which is before any fixture runs.
 os.environ["DSPY_CACHEDIR"] = tempfile.mkdtemp(prefix="research-kit-dspy-")
 

@@ -21,7 +21,7 @@ ROWS = [
     {"instrumentation", "traces"},
     {"session"},
     {"store"},
-    {"config", "_optional", "_words"},
+    {"config", "_optional", "_slow_formats", "_words"},
     {"errors"},
 ]
 HEAVY = ("pandas", "dspy", "mcp", "langfuse", "IPython", "anywidget", "papermill", "uvicorn")

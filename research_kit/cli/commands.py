@@ -10,6 +10,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from research_kit._slow_formats import defer_slow_formats
 from research_kit.cli.doctor import add_doctor_command
 from research_kit.cli.init_project import add_init_command
 from research_kit.cli.store_commands import add_store_commands, print_store
@@ -25,6 +26,8 @@ __all__ = ["main"]
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code: 0 done, 1 a notebook failed, 2 it could not be done."""
+    # Before anything that imports it.
+    defer_slow_formats()
     options = build_parser().parse_args(arguments)
     read_environment_file()
     try:

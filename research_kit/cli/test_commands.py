@@ -54,10 +54,6 @@ def add_test_commands(commands: argparse._SubParsersAction[argparse.ArgumentPars
 
 
 def _test(options: argparse.Namespace) -> int:
-    from research_kit.regression.light_imports import skip_slow_formats
-
-    # Before anything that imports it.
-    skip_slow_formats()
     from research_kit.regression.executors import executor_maker
     from research_kit.regression.plan import find_plan, load_plan, redirect
     from research_kit.regression.suite import SuiteOptions, plan_tasks, run_suite

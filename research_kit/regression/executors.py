@@ -13,9 +13,9 @@ from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPool
 from typing import Any
 
 from research_kit._optional import require
+from research_kit._slow_formats import defer_slow_formats
 from research_kit.errors import ConfigError
 from research_kit.regression.ipyparallel_executor import connect_engines
-from research_kit.regression.light_imports import skip_slow_formats
 
 __all__ = ["EXECUTORS", "executor_maker"]
 
@@ -47,7 +47,7 @@ def executor_maker(
     if name == "processes":
         # A thread of this process may hold a lock that a forked child would wait for.
         context = multiprocessing.get_context("spawn")
-        return lambda: ProcessPoolExecutor(count, mp_context=context, initializer=skip_slow_formats)
+        return lambda: ProcessPoolExecutor(count, mp_context=context, initializer=defer_slow_formats)
     if name == "dask":
         distributed = require("distributed", extra="cluster", purpose="run notebooks on a Dask cluster")
         return lambda: _dask(distributed, address, count)

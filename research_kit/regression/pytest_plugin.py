@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from _pytest._code.code import ReprExceptionInfo, ReprFileLocation, ReprTracebackNative
 
+from research_kit._slow_formats import defer_slow_formats
 from research_kit.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -299,4 +300,6 @@ def _find_plan(config: pytest.Config, folder: Path) -> Plan | None:
         pyproject = find_plan(folder)
         # What is collected are files of the tree: a test run is to need no network.
         plans[folder] = load_plan(pyproject, fetches=False) if pyproject is not None else None
+        if plans[folder] is not None:
+            defer_slow_formats()
     return plans[folder]
