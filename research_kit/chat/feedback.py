@@ -48,6 +48,7 @@ def _delete_score(score_id: str) -> None:
             f"{backend.base_url}/api/public/scores/{score_id}",
             auth=(backend.public_key, backend.secret_key),
             timeout=_TIMEOUT_S,
+            verify=backend.base_url.startswith("https:"),
         )
     except httpx.HTTPError as error:
         raise ResearchKitError(

@@ -96,6 +96,7 @@ def _media_inside() -> Iterator[None]:
 
 
 def _start_client(settings: Settings, backend: Backend, delivery: DeliveryProcessor) -> Langfuse:
+    is_encrypted = backend.base_url.startswith("https:")
     return Langfuse(
         public_key=backend.public_key,
         secret_key=backend.secret_key,
@@ -105,7 +106,7 @@ def _start_client(settings: Settings, backend: Backend, delivery: DeliveryProces
         id_generator=OwnIdGenerator(),
         span_exporter=_DiscardingExporter(),
         should_export_span=_is_starting_export,
-        httpx_client=httpx.Client(transport=ScoreTransport(delivery.add_score)),
+        httpx_client=httpx.Client(transport=ScoreTransport(delivery.add_score, is_encrypted=is_encrypted)),
         # Else a score of its own would stay a second in memory before it reaches the spool.
         flush_at=1,
     )
