@@ -174,14 +174,14 @@ def _examine_lm() -> Iterator[Finding]:
 
 
 def _examine_tools() -> Iterator[Finding]:
-    from mcp import StdioServerParameters
-
     from research_kit.agent.mcp_config import find_mcp_config, read_mcp_config
 
     path = find_mcp_config(Path.cwd())
     if path is None:
         yield Finding(level="ok", topic="tools", text="the built-in ones; no mcp.json from here upward")
         return
+    from mcp import StdioServerParameters
+
     for server in read_mcp_config(path):
         target = server.target
         if target is None:
