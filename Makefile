@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 EXTRAS := .[cluster,instrument,local-lm,papers,plots,polars,sql,stats]
 LOCK := requirements.lock
+# By file: what the fixtures of a file make is made once, not once per worker. In their order: long files come first.
+WORKERS := -n 2 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .PHONY: help demo lab test check fmt build bench eval faults endurance docs lock clean
@@ -46,7 +48,7 @@ lab: $(READY)
 # What one process of a test run has compiled is not compiled by hundreds of others, whatever the environment says.
 test: export PYTHONDONTWRITEBYTECODE :=
 test: check
-	@$(BIN)/pytest -n 2 --dist loadgroup
+	@$(BIN)/pytest $(WORKERS)
 
 check: $(READY)
 	@$(BIN)/ruff check .
@@ -64,7 +66,7 @@ eval: $(READY)
 	@$(BIN)/python -m benchmarks.evaluation.run $(EVAL_OPTIONS)
 
 faults: $(READY)
-	@$(BIN)/pytest -n 2 --dist loadgroup tests/faults -m ""
+	@$(BIN)/pytest $(WORKERS) tests/faults -m ""
 
 endurance: $(READY)
 	@$(BIN)/pytest tests/endurance -m endurance -s

@@ -14,9 +14,6 @@ from scripted_lm import ScriptedLM, adapter_reply, running_lm
 
 from research_kit.store import StoreAddress, ensure_running, stop_store
 
-# One kernel for all pages, not one per worker.
-pytestmark = pytest.mark.xdist_group("docs code")
-
 ROOT = Path(__file__).parents[1]
 # The page on analysis has a test of its own, on recorded sessions: tests/contract/test_analysis_docs.py.
 PAGES = [

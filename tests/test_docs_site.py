@@ -12,9 +12,6 @@ import pytest
 
 import research_kit
 
-# What its fixtures make is made once, not once per worker.
-pytestmark = pytest.mark.xdist_group("docs site")
-
 ROOT = Path(__file__).parents[1]
 
 

@@ -24,7 +24,6 @@ from research_kit.chat.ui_static import render_static
 pytestmark = [
     pytest.mark.browser,
     pytest.mark.asyncio(loop_scope="session"),
-    pytest.mark.xdist_group("browser"),
 ]
 
 TEXTS = hostile_texts()

@@ -10,7 +10,6 @@ from scripted_lm import Reply, ScriptedLM, adapter_reply
 pytestmark = [
     pytest.mark.browser,
     pytest.mark.asyncio(loop_scope="session"),
-    pytest.mark.xdist_group("browser"),
 ]
 
 # DSPy holds back the last tokens of a stream until it knows that the field goes on, so the part before the

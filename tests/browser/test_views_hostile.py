@@ -19,7 +19,6 @@ from research_kit.views import ComparisonView, CostReport
 pytestmark = [
     pytest.mark.browser,
     pytest.mark.asyncio(loop_scope="session"),
-    pytest.mark.xdist_group("browser"),
 ]
 
 TEXTS = hostile_texts()

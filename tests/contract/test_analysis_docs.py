@@ -10,9 +10,6 @@ from recorded import RecordedServer, load_exports
 
 from research_kit.store import ensure_running, stop_store
 
-# What its fixtures make is made once, not once per worker.
-pytestmark = pytest.mark.xdist_group("contract")
-
 _TEXT = (Path(__file__).parents[2] / "docs" / "analysis.md").read_text(encoding="utf-8")
 
 

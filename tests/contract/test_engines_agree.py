@@ -13,9 +13,6 @@ from research_kit.errors import ConfigError
 from research_kit.store import StoreAddress
 from research_kit.traces import ALL_SESSIONS, TraceReader, cost_by, latency_summary, observations_df
 
-# What its fixtures make is made once, not once per worker.
-pytestmark = pytest.mark.xdist_group("contract")
-
 _GROUPS = [
     "model", "user", "session", "trace", "name", "type", "environment", "tag", "day",
     ["user", "model"], ["day", "model"], ["tag", "type"],

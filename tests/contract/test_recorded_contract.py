@@ -14,9 +14,6 @@ from recorded import Case, RecordedServer, load_exports, load_models, load_reads
 
 from research_kit.store import StoreAddress
 
-# What its fixtures make is made once, not once per worker.
-pytestmark = pytest.mark.xdist_group("contract")
-
 _PATHS = sorted({case["path"].split("/")[3] for case in load_reads() if case["path"].count("/") > 2})
 _METRICS_PATH = "/api/public/v2/metrics"
 

@@ -22,9 +22,6 @@ from research_kit.config import load_settings
 from research_kit.errors import BackendError
 from research_kit.traces import TraceReader, cost_by, observations_df, scores_df
 
-# What its fixtures make is made once, not once per worker.
-pytestmark = pytest.mark.xdist_group("contract")
-
 # The kernel's own process. A real server shows what it took some seconds later, scores last.
 _PROGRAM = """
 import json, sys, time

@@ -10,8 +10,6 @@ import pytest
 from faults import FAULTS
 from kernels import DEADLINE_S
 
-pytestmark = pytest.mark.xdist_group("faults_while_running")
-
 MADE_COUNT = 20
 
 
