@@ -41,7 +41,7 @@ class Project:
         foreign = ("PYTEST_", "COV_", "LANGFUSE_", "RESEARCH_KIT_")
         environ = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
         # These plugins have nothing to do with it; nbval's alone imports for seconds.
-        unneeded = ["no:asyncio", "no:pytest_cov", "no:nbmake"] + (
+        unneeded = ["no:asyncio", "no:pytest_cov", "no:nbmake", "no:schemathesis", "no:hypothesispytest"] + (
             [] if "--nbval" in arguments else ["no:nbval"]
         )
         disabled = [word for plugin in unneeded for word in ("-p", plugin)]

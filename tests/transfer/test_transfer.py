@@ -17,9 +17,6 @@ from research_kit.errors import BackendError, ConfigError
 from research_kit.store import StoreAddress, ensure_running, stop_store
 from research_kit.transfer.target import Target
 
-# What its fixtures make is made once, not once per worker.
-pytestmark = pytest.mark.xdist_group("transfer")
-
 RECORDED = Path(__file__).parents[1] / "contract" / "data"
 GROUPS = "core,basic,time,io,metadata,model,usage,prompt,metrics,trace_context"
 # When and where a row arrived is not part of what was moved.
@@ -67,7 +64,7 @@ def use(monkeypatch: pytest.MonkeyPatch, address: StoreAddress, *, base_url: str
 
 def client_of(address: StoreAddress) -> httpx.Client:
     keys = (address.public_key, address.secret_key)
-    return httpx.Client(base_url=address.base_url, auth=keys, timeout=30)
+    return httpx.Client(base_url=address.base_url, auth=keys, timeout=30, verify=False)
 
 
 def pages(address: StoreAddress, path: str, params: dict[str, str]) -> list[dict[str, Any]]:
@@ -140,17 +137,25 @@ def test_push_goes_on_after_an_interruption(
 
 def post(address: StoreAddress, number: int, start_ms: int, *, scope: str = "other", **texts: str) -> None:
     """Send one observation of a client of no special kind."""
-    span = {
+    attributes = [
+        {"key": key.replace("__", "."), "value": {"stringValue": text}} for key, text in texts.items()
+    ]
+    post_spans(address, [span(number, start_ms, attributes=attributes)], scope=scope)
+
+
+def span(number: int, start_ms: int, **more: Any) -> dict[str, Any]:
+    return {
         "traceId": f"{number:032x}",
         "spanId": f"{number:016x}",
         "name": "late",
         "startTimeUnixNano": str(start_ms * 1_000_000),
         "endTimeUnixNano": str(start_ms * 1_000_000),
-        "attributes": [
-            {"key": key.replace("__", "."), "value": {"stringValue": text}} for key, text in texts.items()
-        ],
+        **more,
     }
-    body = {"resourceSpans": [{"scopeSpans": [{"scope": {"name": scope}, "spans": [span]}]}]}
+
+
+def post_spans(address: StoreAddress, spans: list[dict[str, Any]], *, scope: str = "other") -> None:
+    body = {"resourceSpans": [{"scopeSpans": [{"scope": {"name": scope}, "spans": spans}]}]}
     with client_of(address) as client:
         client.post("/api/public/otel/v1/traces", json=body).raise_for_status()
 
@@ -162,8 +167,7 @@ def test_push_sends_what_arrived_while_it_was_interrupted(
     monkeypatch.setenv("RESEARCH_KIT_DATA_DIR", str(tmp_path / "late"))
     mine = ensure_running(tmp_path / "late", idle_timeout_s=300)
     try:
-        for number in range(1, 251):
-            post(mine, number, 1_795_165_200_000 + number)
+        post_spans(mine, [span(number, 1_795_165_200_000 + number) for number in range(1, 251)])
 
         def stop(count: int) -> None:
             raise KeyboardInterrupt
