@@ -12,6 +12,7 @@ import gc
 import importlib
 import json
 import os
+import runpy
 import select
 import signal
 import socket
@@ -36,6 +37,7 @@ _KERNEL_MODULES = (
     "tornado.platform.asyncio",
 )
 _MESSAGE_BYTES = 1_000_000
+_SLOW_FORMATS = Path(__file__).parents[1] / "_slow_formats.py"
 
 has_ended = threading.Event()
 """Set in a kernel that has ended in order."""
@@ -58,6 +60,8 @@ def preload(modules: list[str]) -> None:
     """Import what kernels need, and ``modules``; one that is missing fails in the notebook that needs it."""
     # The folder of this script is no place that a notebook imports from.
     del sys.path[0]
+    # dspy and others import what it defers; run, not imported: it is no module that a kernel asked for.
+    runpy.run_path(str(_SLOW_FORMATS))["defer_slow_formats"]()
     # ipykernel reads both when it is imported; a kernel ends itself when the process named here is gone.
     os.environ["JPY_PARENT_PID"] = str(os.getpid())
     os.environ.setdefault("MPLBACKEND", "module://matplotlib_inline.backend_inline")

@@ -7,6 +7,7 @@ interrupts.
 
 from __future__ import annotations
 
+import atexit
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
@@ -183,7 +184,9 @@ def _kernels_for(preload: tuple[str, ...]) -> WarmKernels:
 def _make_kernels(preload: tuple[str, ...]) -> WarmKernels:
     from research_kit.regression.warm_kernels import WarmKernels
 
-    return WarmKernels(preload)
+    warm_kernels = WarmKernels(preload)
+    atexit.register(warm_kernels.close)
+    return warm_kernels
 
 
 def _lost(task: Task, error: BaseException) -> RunSummary:

@@ -9,6 +9,7 @@ import pytest
 
 from research_kit.config import Settings
 from research_kit.regression import check_notebook, load_plan
+from research_kit.store import stop_store
 
 ROOT = Path(__file__).parents[2]
 
@@ -21,7 +22,10 @@ def test_notebook_passes_with_the_model(local_settings: Settings, tmp_path: Path
     planned = next(one for one in plan.notebooks if one.path.stem == "01_chat_and_analyse")
     environment = {"RESEARCH_KIT_CACHE_DIR": str(local_settings.cache_dir)}
     live = replace(planned, options=replace(planned.options, environment=environment))
-    check = check_notebook(live, plan, output_dir=tmp_path / "runs", record="off")
+    try:
+        check = check_notebook(live, plan, output_dir=tmp_path / "runs", record="off")
+    finally:
+        stop_store(tmp_path / "data")
     assert check.is_passed, (check.run.message, check.trace_problems, check.differences)
     assert check.run.replay is None
     assert check.run.facts is not None

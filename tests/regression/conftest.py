@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import nbformat
 import pytest
+
+from research_kit.store import stop_store
 
 Tags = Mapping[int, Sequence[str]]
 
@@ -52,5 +54,7 @@ class Project:
 
 
 @pytest.fixture
-def project(tmp_path: Path) -> Project:
-    return Project(root=tmp_path)
+def project(tmp_path: Path) -> Iterator[Project]:
+    yield Project(root=tmp_path)
+    # One that a notebook's kernel started, if any did.
+    stop_store(tmp_path / "data")

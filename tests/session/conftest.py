@@ -53,6 +53,8 @@ def new_kernel(tmp_path: Path) -> Iterator[Callable[..., Kernel]]:
     yield start
     for kernel in kernels:
         end_kernel(kernel)
+    # One that a kernel started, if any did.
+    stop_store(tmp_path / "data")
 
 
 @pytest.fixture
