@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import sys
 import tomllib
+from functools import cache
 from importlib import metadata
 from itertools import chain
 from pathlib import Path
@@ -17,6 +18,10 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).parents[1]
 # Imported where the user's own environment has it, or in the environment of a benchmark's peers.
 NOT_OURS = {"litellm", "mlflow", "panel", "phoenix"}
+
+
+# It reads the files of every installed distribution.
+packages_distributions = cache(metadata.packages_distributions)
 
 
 def asked_for(*groups: str) -> set[str]:
@@ -60,7 +65,7 @@ def test_everything_imported_is_asked_for(folder: str, groups: tuple[str, ...]) 
     files = list((ROOT / folder).rglob("*.py"))
     # Benchmarks use what supports the tests.
     own = {"research_kit", "benchmarks", *(path.stem for path in [*files, *(ROOT / "tests").rglob("*.py")])}
-    installed, distributions = installed_with(asked_for(*groups)), metadata.packages_distributions()
+    installed, distributions = installed_with(asked_for(*groups)), packages_distributions()
     missing = {
         (name, str(path.relative_to(ROOT)))
         for path in files
