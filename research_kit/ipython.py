@@ -9,8 +9,10 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack
+from tokenize import DEDENT, INDENT, TokenInfo
 from types import ModuleType
 
+from IPython.core.inputtransformer2 import EscapedCommand
 from IPython.core.interactiveshell import ExecutionInfo, ExecutionResult, InteractiveShell
 from IPython.display import display
 from wrapt import register_post_import_hook
@@ -50,6 +52,7 @@ def load_ipython_extension(ipython: InteractiveShell) -> None:
     ipython.events.register("pre_run_cell", _before_cell)
     ipython.events.register("post_run_cell", _after_cell)
     ipython.input_transformers_cleanup.append(_without_own_magics)
+    ipython.input_transformer_manager.token_transformers.append(_Question)
     register: Callable[..., object] = ipython.register_magic_function
     register(_chat_magic, "line_cell", _CHAT_MAGIC)
     register(_cost_magic, "line", _COST_MAGIC.strip("%"))
@@ -65,12 +68,29 @@ def unload_ipython_extension(ipython: InteractiveShell) -> None:
     ipython.events.unregister("pre_run_cell", _before_cell)
     ipython.events.unregister("post_run_cell", _after_cell)
     ipython.input_transformers_cleanup.remove(_without_own_magics)
+    ipython.input_transformer_manager.token_transformers.remove(_Question)
     for magics in ipython.magics_manager.magics.values():
         magics.pop(_CHAT_MAGIC, None)
         magics.pop(_COST_MAGIC.strip("%"), None)
     uninstrument_dspy()
     _leave(running_cells.cut_off())
     session.unbind()
+
+
+class _Question(EscapedCommand):
+    """``%chat`` with a text that ends in a question mark, which IPython would take for a request for help."""
+
+    priority = 1  # before IPython's help
+
+    @classmethod
+    def find(cls, tokens_by_line: list[list[TokenInfo]]) -> _Question | None:
+        for line in tokens_by_line:
+            tokens = [token for token in line if token.type not in (INDENT, DEDENT)]
+            words = [token.string for token in tokens]
+            # The last is the end of the line; %chat? alone does ask for help.
+            if words[:2] == ["%", _CHAT_MAGIC] and words[-2:-1] == ["?"] and words[2] != "?":
+                return cls(tokens[0].start)
+        return None
 
 
 def _chat_magic(line: str, cell: str | None = None) -> object:

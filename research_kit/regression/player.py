@@ -259,7 +259,7 @@ def open_player(path: Path, *, record: str, replays_latency: bool) -> Player:
 
     def mask(text: str) -> str:
         telemetry = kernel_session().telemetry
-        return (own if telemetry is None else telemetry.mask).masker()(text)
+        return (own if telemetry is None else telemetry.delivery.mask).masker()(text)
 
     return Player(path, record=record, replays_latency=replays_latency, mask=mask)  # type: ignore[arg-type]
 

@@ -182,8 +182,8 @@ class WarmKernels:
     def start_ahead(self) -> None:
         """Start the server that most kernels come from: it imports while the caller does, too."""
         manager = KernelManager()
-        # What is wrong is told by the run that needs it.
-        with suppress(NoSuchKernel, OSError), self._lock:
+        # What is wrong is told by the run that needs it; jupyter-client 7 knows no command before that.
+        with suppress(NoSuchKernel, OSError, TypeError), self._lock:
             if manager.kernel_spec is not None and not manager.kernel_spec.env:
                 self._server_for(manager.format_kernel_cmd(), os.environ)
 

@@ -102,7 +102,7 @@ class DeliveryProcessor(SpanProcessor):
         self._get_backend = get_backend
         self._folder, self._limit_bytes = folder, limit_bytes
         self._should_export = should_export
-        self._mask = mask or CurrentMask()
+        self.mask = mask or CurrentMask()
         self._on_delivered, self._on_change = on_delivered, on_change
         self._began_ns = 0
         self._start_empty()
@@ -170,7 +170,7 @@ class DeliveryProcessor(SpanProcessor):
 
     def add_score(self, payload: bytes) -> None:
         """Write a score to the spool: a JSON object as the server takes it."""
-        self._write(Kind.SCORE, self._mask.masker()(payload.decode()).encode())
+        self._write(Kind.SCORE, self.mask.masker()(payload.decode()).encode())
         self._announce()
 
     def force_flush(self, timeout_millis: int = 5_000) -> bool:
@@ -226,7 +226,7 @@ class DeliveryProcessor(SpanProcessor):
             self._changed.notify_all()
 
     def _append(self, kind: Kind, span: ReadableSpan) -> None:
-        self._write(kind, encode_span(span, self._mask.masker()), span_key(span))
+        self._write(kind, encode_span(span, self.mask.masker()), span_key(span))
 
     def _write(self, kind: Kind, payload: bytes, key: SpoolKey = NO_KEY) -> None:
         while not self._spools.own().append(kind, payload, key=key):

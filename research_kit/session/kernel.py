@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from research_kit.config import is_tracing_enabled, load_settings
 from research_kit.errors import ResearchKitError
-from research_kit.session.backend import Backend, fetch_project_id, resolve_backend
+from research_kit.session.backend import Backend, fetch_project_id, resolve_backend, spool_folder
 from research_kit.session.children import find_inheritance, pass_on
 from research_kit.session.environment_file import read_environment_file
 from research_kit.session.facts import start_finding_commit
@@ -155,7 +155,7 @@ class KernelSession:
             return self._mask
         with self._lock:
             if self._mask is None:
-                self._mask = self._telemetry.mask if self._telemetry is not None else CurrentMask()
+                self._mask = self._telemetry.delivery.mask if self._telemetry is not None else CurrentMask()
             return self._mask
 
     def watch(self, processor: SpanProcessor) -> None:
@@ -245,19 +245,22 @@ class KernelSession:
             # Git answers while the libraries are imported.
             start_finding_commit()
             from research_kit.session.cell_trace import start_cell_traces
-            from research_kit.session.current_mask import CurrentMask
+            from research_kit.session.delivery import DeliveryProcessor
+            from research_kit.session.export_filter import is_sent
             from research_kit.session.telemetry import start_telemetry
 
             self._backend = resolve_backend()
-            telemetry = start_telemetry(
-                load_settings(),
-                self._backend,
-                get_backend=self.refresh_backend,
-                get_stamp=lambda: self._stamp,
+            settings = load_settings()
+            delivery = DeliveryProcessor(
+                self.refresh_backend,
+                spool_folder(settings.data_dir, self._backend),
+                should_export=is_sent,
+                mask=self._mask,
                 on_delivered=self.find_project,
                 on_change=self._tell_listeners,
-                mask=self._mask or CurrentMask(),
+                limit_bytes=int(settings.spool_max_mb * 1024 * 1024),
             )
+            telemetry = start_telemetry(settings, self._backend, delivery, get_stamp=lambda: self._stamp)
         except Exception as error:
             is_ours = isinstance(error, ResearchKitError)
             kind = "" if is_ours else f"tracing cannot be switched on: {type(error).__name__}: "

@@ -20,10 +20,9 @@ from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
 from research_kit.config import Settings
 from research_kit.errors import ConfigError
-from research_kit.session.backend import Backend, spool_folder
-from research_kit.session.current_mask import CurrentMask
+from research_kit.session.backend import Backend
 from research_kit.session.delivery import DeliveryProcessor
-from research_kit.session.export_filter import is_sent, should_export_span
+from research_kit.session.export_filter import should_export_span
 from research_kit.session.guard import guarded
 from research_kit.session.ids import OwnIdGenerator
 from research_kit.session.mcp_baggage import carry_session_on_mcp_calls
@@ -43,7 +42,6 @@ class Telemetry:
 
     client: Langfuse
     delivery: DeliveryProcessor
-    mask: CurrentMask
     tracer: trace.Tracer
     add_processor: Callable[[SpanProcessor], None]
 
@@ -113,38 +111,19 @@ def _start_client(settings: Settings, backend: Backend, delivery: DeliveryProces
 
 
 def start_telemetry(
-    settings: Settings,
-    backend: Backend,
-    *,
-    get_backend: Callable[[], Backend],
-    get_stamp: Callable[[], Stamp],
-    on_delivered: Callable[[], None],
-    on_change: Callable[[], None],
-    mask: CurrentMask,
+    settings: Settings, backend: Backend, delivery: DeliveryProcessor, *, get_stamp: Callable[[], Stamp]
 ) -> Telemetry:
     """Create the Langfuse client and put stamping and delivery on the provider that it uses.
 
     Args:
         settings: The environment and release of the client.
         backend: The server that the client's API functions talk to.
-        get_backend: Returns the server for deliveries.
+        delivery: Takes what has ended.
         get_stamp: Returns the session attributes of new spans.
-        on_delivered: Called when the server has taken something, the first time and after each fault.
-        on_change: Called when deliveries begin to succeed or to fail.
-        mask: Takes secrets out of what is recorded.
 
     Raises:
         ConfigError: When another library has set up a tracer provider that takes no processors.
     """
-    delivery = DeliveryProcessor(
-        get_backend,
-        spool_folder(settings.data_dir, backend),
-        should_export=is_sent,
-        mask=mask,
-        on_delivered=on_delivered,
-        on_change=on_change,
-        limit_bytes=int(settings.spool_max_mb * 1024 * 1024),
-    )
     with _media_inside():
         client = _start_client(settings, backend, delivery)
     provider = trace.get_tracer_provider()
@@ -160,7 +139,6 @@ def start_telemetry(
     telemetry = Telemetry(
         client=client,
         delivery=delivery,
-        mask=mask,
         tracer=provider.get_tracer(_SCOPE, attributes={"public_key": backend.public_key}),
         add_processor=provider.add_span_processor,
     )

@@ -14,6 +14,7 @@ import pandas as pd
 from research_kit.traces.counting import count_once
 from research_kit.traces.frames import build_frame
 from research_kit.traces.schema import CELLS, MESSAGES, SESSIONS, TRACES, Schema
+from research_kit.traces.tables import TEXT
 from research_kit.traces.wire import as_text, metadata_text
 
 __all__ = ["MESSAGE_NAME", "roll_up_cells", "roll_up_messages", "roll_up_sessions", "roll_up_traces"]
@@ -99,9 +100,8 @@ def roll_up_cells(frame: pd.DataFrame) -> pd.DataFrame:
 
 def _metadata(frame: pd.DataFrame, key: str) -> pd.Series[str]:
     read = metadata_text(key)
-    return pd.Series(
-        [read({"metadata": metadata}) for metadata in frame["metadata"]], index=frame.index, dtype="string"
-    )
+    values = [read({"metadata": metadata}) for metadata in frame["metadata"]]
+    return pd.Series(values, index=frame.index, dtype=TEXT)
 
 
 def _trace_columns(frame: pd.DataFrame) -> pd.DataFrame:

@@ -19,10 +19,21 @@ from research_kit.traces.jsonarray import JsonArray
 from research_kit.traces.schema import Column, Dtype, Schema
 from research_kit.traces.wire import json_text_of
 
-__all__ = ["ARROW_TYPES", "MEMORY_POOL", "FrameKind", "as_kind", "build_table", "check_kind", "to_pandas"]
+__all__ = [
+    "ARROW_TYPES",
+    "MEMORY_POOL",
+    "TEXT",
+    "FrameKind",
+    "as_kind",
+    "build_table",
+    "check_kind",
+    "to_pandas",
+]
 
 FrameKind = Literal["pandas", "polars", "arrow"]
 
+# Named, because pandas 2 keeps "string" as Python objects, which do not mix with these.
+TEXT = pd.StringDtype("pyarrow")
 # Long texts of many rows together pass the 2 GB that short offsets can address.
 _TEXT = pa.large_string()
 _TIME = pa.timestamp("ns", tz="UTC")
@@ -83,7 +94,7 @@ def check_kind(kind: str) -> None:
 def _to_pandas(values: pa.ChunkedArray, dtype: Dtype) -> Any:
     match dtype:
         case "string":
-            return pd.StringDtype("pyarrow").__from_arrow__(values)  # type: ignore[attr-defined] # documented
+            return TEXT.__from_arrow__(values)  # type: ignore[attr-defined] # documented
         case "json":
             return JsonArray(values)
         case "Int64":

@@ -50,9 +50,9 @@ class FakeModel {
 
 /** The part of a notebook that JupyterLab shows to its widgets: a document whose cells can be added to. */
 class FakeNotebook {
-  constructor(sources, readOnly) {
+  constructor({ sources, readOnly, path = "a.ipynb" }) {
     this.cells = sources.map((source, index) => ({ source, id: `c${index}` }));
-    this.context = { model: { readOnly, sharedModel: this } };
+    this.context = { path, model: { readOnly, sharedModel: this } };
   }
 
   insertCell(index, { source }) {
@@ -66,7 +66,7 @@ window.openPanel = async (source, traits, viewCount, notebook) => {
   const url = URL.createObjectURL(new Blob([source], { type: "text/javascript" }));
   const { default: widget } = await import(url);
   window.model = new FakeModel(traits);
-  if (notebook) model.widget_manager = new FakeNotebook(notebook.sources, notebook.readOnly);
+  if (notebook) model.widget_manager = new FakeNotebook(notebook);
   window.closeViews = Array.from({ length: viewCount }, () => {
     const el = document.body.appendChild(document.createElement("div"));
     if (notebook) el.className = "jp-Cell";

@@ -189,6 +189,20 @@ async def test_view_sends_nothing_empty_or_composed(view: PanelPage) -> None:
     assert send["text"] == "words"
 
 
+async def test_view_says_that_the_kernel_is_late(view: PanelPage) -> None:
+    """Who waits is told why that may be; when the kernel has answered, the word is gone."""
+    await view.page.clock.install()
+    await view.open(transcript=[])
+    await view.composer.fill("Hello")
+    await view.composer.press("Enter")
+    (send,) = await view.sent("send")
+    await view.page.clock.fast_forward(10_000)
+    await expect(view.notice).to_contain_text("If a cell is running, it may answer after it")
+    await view.publish(type="accepted", request_id=send["request_id"])
+    await expect(view.notice).to_be_hidden()
+    await expect(view.composer).to_have_value("")
+
+
 async def test_view_keeps_keys_to_itself(view: PanelPage) -> None:
     """No key that is pressed in the panel reaches the page around it."""
     await view.open(transcript=[])
@@ -271,7 +285,11 @@ async def test_view_makes_a_cell_of_code(view: PanelPage) -> None:
     assert await view.page.evaluate(sources) == ["rk.chat()", "first", "second", "after"]
 
 
-@pytest.mark.parametrize("notebook", [None, {"sources": [], "readOnly": True}], ids=["hidden", "read-only"])
+@pytest.mark.parametrize(
+    "notebook",
+    [None, {"sources": [], "readOnly": True}, {"sources": [], "readOnly": False, "path": None}],
+    ids=["hidden", "read-only", "stands for another"],
+)
 async def test_view_offers_no_cell_where_none_can_be_made(
     view: PanelPage, notebook: dict[str, Any] | None
 ) -> None:

@@ -120,6 +120,33 @@ def shell(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Interacti
     assert not stop_store(tmp_path / "data"), "a chat without traces has started a store"
 
 
+QUESTIONS = [
+    "Which islands?",
+    "{n}?",
+    "Why??",
+    "What's {table['a'][1]} ?  ",
+    "Is 'a' it?",
+    "How many (of (them?",
+]
+
+
+@pytest.mark.parametrize("question", QUESTIONS)
+def test_question_mark_asks_the_assistant(shell: InteractiveShell, question: str) -> None:
+    """IPython takes a line that ends in a question mark for a request for help; this one is a question."""
+    asked = f"get_ipython().run_line_magic('chat', {question.rstrip(' ')!r})\n"
+    assert shell.transform_cell(f"%chat {question}") == asked
+    around = shell.transform_cell(f"x = 1\nif x:\n    %chat {question}\ny = 2")
+    assert around == f"x = 1\nif x:\n    {asked}y = 2\n"
+
+
+@pytest.mark.parametrize("source", ["%chat?", "%chat??", "len?", 'x = """\n%chat really?\n"""'])
+def test_other_question_marks_mean_what_they_meant(shell: InteractiveShell, source: str) -> None:
+    """Help on the magic and on anything else is still help, and a string stays what it is."""
+    with_ours = shell.transform_cell(source)
+    shell.extension_manager.unload_extension("research_kit")
+    assert shell.transform_cell(source) == with_ours
+
+
 def test_chat_magics_answer_and_remember(shell: InteractiveShell, monkeypatch: pytest.MonkeyPatch) -> None:
     """The line and the cell magic talk to one conversation; unloading removes both."""
     with running_lm() as server:
@@ -130,9 +157,9 @@ def test_chat_magics_answer_and_remember(shell: InteractiveShell, monkeypatch: p
                 adapter_reply(reasoning="I know.", answer=text),
             )
         shell.user_ns["n"] = 3
-        first = shell.run_line_magic("chat", f"--new Are there {{n}} of {server.base_url}?")
+        first = shell.run_cell(f"%chat --new Are there {{n}} of {server.base_url}?").result
         assert first.text == "There are 3."
-        shell.run_cell_magic("chat", "--as reply", "Are you\nsure?")
+        shell.run_cell("%%chat --as reply\nAre you\nsure?")
         assert shell.user_ns["reply"] == "As I said."
         asked = str(server.requests[-1]["messages"])
         assert "Are there 3 of" in asked

@@ -35,7 +35,13 @@ def work(count, name='work'):
 # its end takes four, and a second one is always tried.
 EXIT_LIMIT_S = 8.0
 # What a kernel writes to its own terminal, which is none of ours.
-_KERNEL_LINES = ("frozen modules", "to python to disable", "PYDEVD_DISABLE", "Kernel is running over TCP")
+_KERNEL_LINES = (
+    "frozen modules",
+    "frozen_modules=off",
+    "to python to disable",
+    "PYDEVD_DISABLE",
+    "Kernel is running over TCP",
+)
 
 
 @dataclass

@@ -109,7 +109,9 @@ def test_a_run_is_replayed_and_judged_by_its_traces(project, scripted, store, wa
 def test_repeated_live_runs_are_judged_together(project, scripted, store, warm_kernels):
     """A noisy cost is neither flaky nor red; one that has risen is red, once, with means and p."""
     project.notebook("asking", SETUP, "assert lm('hello')")
-    project.configure('notebooks = ["notebooks/*.ipynb"]', 'expected_dir = "expected"', "preload = []")
+    # How long the machine takes for an answer is not the subject, and on a busy one it doubles.
+    own = ("preload = []", "latency_tolerance = 100")
+    project.configure('notebooks = ["notebooks/*.ipynb"]', 'expected_dir = "expected"', *own)
     plan = load_plan(project.root)
     live = replace(plan.notebooks[0].options, environment={"PLACE": scripted.base_url})
     planned = replace(plan.notebooks[0], options=live)

@@ -7,6 +7,9 @@
  */
 
 const PATIENCE_MS = 8000;
+const LATE_NOTICE =
+  "The kernel has not answered yet. If a cell is running, it may answer after it; " +
+  "if it was restarted, run this panel's cell again. Your text stays here.";
 const BOTTOM_PX = 40;
 const COPIED_MS = 1600;
 const LOOK_MS = 3000;
@@ -143,8 +146,10 @@ class Notebook {
   }
 
   get cells() {
-    const { model } = this.context ?? {};
-    return model?.readOnly || typeof model?.sharedModel?.insertCell !== "function" ? null : model.sharedModel;
+    const { model, path } = this.context ?? {};
+    // VS Code's widgets get a notebook that nobody sees; it is none of a path.
+    const isShown = path && !model?.readOnly && typeof model?.sharedModel?.insertCell === "function";
+    return isShown ? model.sharedModel : null;
   }
 
   /** Insert a code cell below the panel, or below the one inserted before. */
@@ -895,9 +900,7 @@ class PanelView {
     this.notify("");
     this.requestCount += 1;
     const requestId = `${Date.now()}-${Math.random()}-${this.requestCount}`;
-    const patience = setTimeout(() => {
-      this.notify("The kernel has not answered yet. If it was restarted, run the cell again; your text stays here.");
-    }, PATIENCE_MS);
+    const patience = setTimeout(() => this.notify(LATE_NOTICE), PATIENCE_MS);
     this.requests.set(requestId, { settle, patience });
     this.post({ ...message, request_id: requestId });
   }
@@ -951,6 +954,7 @@ class PanelView {
     if (!request) return false;
     clearTimeout(request.patience);
     this.requests.delete(requestId);
+    if (this.notice.textContent === LATE_NOTICE) this.notify("");
     request.settle(isAccepted, answer);
     return true;
   }
