@@ -7,6 +7,7 @@ itself.
 from __future__ import annotations
 
 import sys
+import threading
 from importlib.util import find_spec, module_from_spec
 from typing import Any
 
@@ -27,10 +28,13 @@ def defer_slow_formats() -> None:
         return
     loader, module = spec.loader, module_from_spec(spec)
 
+    lock = threading.RLock()
+
     def get_attribute(name: str) -> Any:
-        if module.__dict__.pop("__getattr__", None) is not None:
-            del module.__dict__[_CHECK]
-            loader.exec_module(module)
+        with lock:
+            if module.__dict__.pop("__getattr__", None) is not None:
+                del module.__dict__[_CHECK]
+                loader.exec_module(module)
         try:
             return module.__dict__[name]
         except KeyError:

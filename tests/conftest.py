@@ -8,6 +8,7 @@ import socket
 import tempfile
 from pathlib import Path
 
+import certifi
 import pytest
 
 from research_kit._slow_formats import defer_slow_formats
@@ -16,6 +17,13 @@ from research_kit._slow_formats import defer_slow_formats
 defer_slow_formats()
 # DSPy reads its cache folder when it is imported, which is before any fixture runs.
 os.environ["DSPY_CACHEDIR"] = tempfile.mkdtemp(prefix="research-kit-dspy-")
+
+# All certificates of the world take each client a tenth of a second; only a real Langfuse needs them here.
+if not os.environ.get("LANGFUSE_BASE_URL", "").startswith("https:"):
+    _first, _end, _ = Path(certifi.where()).read_text().partition("-----END CERTIFICATE-----\n")
+    _certificate = Path(tempfile.mkdtemp(prefix="research-kit-certificate-"), "first.pem")
+    _certificate.write_text(_first[_first.index("-----BEGIN") :] + _end)
+    os.environ.setdefault("SSL_CERT_FILE", str(_certificate))
 
 _DEMO = "test_notebook_passes_with_the_model"
 _FOREIGN_PREFIXES = ("LANGFUSE_", "RESEARCH_KIT_", "OPENAI_", "ANTHROPIC_", "GEMINI_", "OTEL_", "JUPYTERHUB_")

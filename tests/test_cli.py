@@ -30,11 +30,11 @@ def test_store_starts_tells_and_stops(data_dir: Path, capsys: pytest.CaptureFixt
     status = json.loads(capsys.readouterr().out)
     assert status["is_running"]
     keys = (status["public_key"], status["secret_key"])
-    assert httpx.get(f"{status['base_url']}/api/public/projects", auth=keys, verify=False).status_code == 200
+    assert httpx.get(f"{status['base_url']}/api/public/projects", auth=keys).status_code == 200
     assert status["path"] == str(data_dir / "store.db")
     assert main(["store", "open"]) == 0
     link = capsys.readouterr().out.strip()
-    assert httpx.get(link, follow_redirects=True, verify=False).status_code == 200
+    assert httpx.get(link, follow_redirects=True).status_code == 200
     assert main(["store", "path"]) == 0
     assert capsys.readouterr().out == f"{data_dir / 'store.db'}\n"
     copy = data_dir.with_name("copy.db")

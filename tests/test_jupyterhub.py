@@ -54,7 +54,6 @@ class Hub:
             headers=headers,
             json=body or None,
             timeout=DEADLINE_S,
-            verify=False,
         )
         answer.raise_for_status()
         return answer
@@ -146,9 +145,7 @@ def run_cell(hub: Hub, user: str, token: str, code: str) -> dict[str, Any]:
     """Run a cell in a new kernel of a user, as a front end does, and return what it printed."""
     headers = {"Authorization": f"token {token}"}
     base = f"{hub.url}/user/{user}"
-    kernel_id = httpx.post(f"{base}/api/kernels", headers=headers, timeout=DEADLINE_S, verify=False).json()[
-        "id"
-    ]
+    kernel_id = httpx.post(f"{base}/api/kernels", headers=headers, timeout=DEADLINE_S).json()["id"]
     channel = create_connection(
         f"{base}/api/kernels/{kernel_id}/channels".replace("http", "ws", 1),
         header=[f"Authorization: token {token}"],
@@ -173,7 +170,7 @@ def run_cell(hub: Hub, user: str, token: str, code: str) -> dict[str, Any]:
             assert answer["content"]["status"] == "ok", answer["content"]
             break
     channel.close()
-    httpx.delete(f"{base}/api/kernels/{kernel_id}", headers=headers, timeout=DEADLINE_S, verify=False)
+    httpx.delete(f"{base}/api/kernels/{kernel_id}", headers=headers, timeout=DEADLINE_S)
     return json.loads(printed)
 
 
@@ -193,9 +190,7 @@ def test_users_of_a_hub_are_apart(hub: Hub) -> None:
 
         def page(token: str, address: str = address) -> httpx.Response:
             headers = {"Authorization": f"token {token}"}
-            with httpx.Client(
-                headers=headers, follow_redirects=True, timeout=DEADLINE_S, verify=False
-            ) as client:
+            with httpx.Client(headers=headers, follow_redirects=True, timeout=DEADLINE_S) as client:
                 client.get(address)  # exchanges the proof in the link for a cookie
                 return client.get(address.partition("?")[0])
 

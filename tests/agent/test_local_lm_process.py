@@ -48,7 +48,7 @@ def test_server_is_private_and_shared(local_choice: LMChoice, local_settings: Se
     assert len(set(servers)) == 1
     server = servers[0]
     assert server.base_url.startswith("http://127.0.0.1:")
-    assert httpx.get(f"{server.base_url}/v1/models", verify=False).status_code == 401
+    assert httpx.get(f"{server.base_url}/v1/models").status_code == 401
     state_path = local_lm_directory(local_settings) / "server.json"
     assert stat.S_IMODE(state_path.stat().st_mode) == 0o600
 

@@ -17,7 +17,6 @@ pytestmark = [
     pytest.mark.browser,
     pytest.mark.vscode,
     pytest.mark.asyncio(loop_scope="session"),
-    pytest.mark.xdist_group("browser"),
 ]
 
 _DEADLINE_MS = 60_000

@@ -41,9 +41,7 @@ def send(store: StoreAddress, number: int, *, session: str, **attributes: str) -
     }
     body = {"resourceSpans": [{"scopeSpans": [{"scope": {"name": "langfuse-sdk"}, "spans": [span]}]}]}
     keys = (store.public_key, store.secret_key)
-    httpx.post(
-        f"{store.base_url}/api/public/otel/v1/traces", json=body, auth=keys, verify=False
-    ).raise_for_status()
+    httpx.post(f"{store.base_url}/api/public/otel/v1/traces", json=body, auth=keys).raise_for_status()
 
 
 async def test_pages_follow_a_running_session(page: Page, store: StoreAddress) -> None:

@@ -50,7 +50,7 @@ class RecordedServer:
     """The store under test, asked as the recorded server was."""
 
     def __init__(self, address: StoreAddress) -> None:
-        self._client = httpx.Client(base_url=address.base_url, timeout=30, verify=False)
+        self._client = httpx.Client(base_url=address.base_url, timeout=30)
         self._project_id = address.project_id
         self._auth = {
             "ok": httpx.BasicAuth(address.public_key, address.secret_key),

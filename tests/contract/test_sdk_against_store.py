@@ -101,7 +101,6 @@ def test_score_list_with_an_invalid_score_keeps_the_valid_ones(empty_store: Stor
         f"{empty_store.base_url}/api/public/scores",
         auth=(empty_store.public_key, empty_store.secret_key),
         json=[valid, {"name": "b", "value": 1}, "nonsense"],
-        verify=False,
     )
     assert answer.status_code == 207
     assert (answer.json()["accepted"], answer.json()["rejected"]) == (1, 2)

@@ -29,9 +29,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StoreAddress]:
 @pytest.fixture
 def client(store: StoreAddress) -> Iterator[httpx.Client]:
     """A client with the right keys."""
-    with httpx.Client(
-        base_url=store.base_url, auth=(store.public_key, store.secret_key), verify=False
-    ) as made:
+    with httpx.Client(base_url=store.base_url, auth=(store.public_key, store.secret_key)) as made:
         yield made
 
 

@@ -20,7 +20,7 @@ _READS = ["/api/public/v2/observations", "/api/public/v3/scores", "/api/public/p
 def test_api_needs_the_key(store: StoreAddress, path: str, header: str | None) -> None:
     """No endpoint with content answers without the key pair."""
     headers = {} if header is None else {"authorization": header}
-    assert httpx.get(store.base_url + path, headers=headers, verify=False).status_code == 401
+    assert httpx.get(store.base_url + path, headers=headers).status_code == 401
 
 
 @pytest.mark.parametrize(
@@ -58,7 +58,7 @@ def test_server_listens_on_loopback_only(store: StoreAddress) -> None:
 
 def test_page_without_proof_tells_nothing(store: StoreAddress) -> None:
     """Without a link's token a page says only how to get one."""
-    answer = httpx.get(f"{store.base_url}/project/{store.project_id}/sessions", verify=False)
+    answer = httpx.get(f"{store.base_url}/project/{store.project_id}/sessions")
     assert answer.status_code == 401
     assert "research-kit store open" in answer.text
 
@@ -66,15 +66,13 @@ def test_page_without_proof_tells_nothing(store: StoreAddress) -> None:
 @pytest.mark.parametrize("token", ["", "x", "1.abc", "99999999999.abc", "٣.abc", f"{'9' * 5000}.x"])
 def test_forged_token_is_refused(store: StoreAddress, token: str) -> None:
     """A token that was not made with the secret key opens nothing."""
-    answer = httpx.get(
-        f"{store.base_url}/project/{store.project_id}/sessions", params={"token": token}, verify=False
-    )
+    answer = httpx.get(f"{store.base_url}/project/{store.project_id}/sessions", params={"token": token})
     assert answer.status_code == 401
 
 
 def test_link_becomes_a_cookie(store: StoreAddress) -> None:
     """A link sets a cookie that scripts cannot read, and goes on without the token in the address."""
-    with httpx.Client(verify=False) as browser:
+    with httpx.Client() as browser:
         link = page_url(store, f"/project/{store.project_id}/sessions?x=1")
         first = browser.get(link)
         assert f"0;url=/project/{store.project_id}/sessions?x=1" in first.text
@@ -85,13 +83,13 @@ def test_link_becomes_a_cookie(store: StoreAddress) -> None:
         assert browser.get(f"{store.base_url}/project/{store.project_id}/sessions").status_code == 200
         assert browser.get(store.base_url).status_code == 307
         assert browser.get(link).status_code == 200, "the same browser has the cookie"
-    assert httpx.get(link, verify=False).status_code == 401, "a link opens once"
-    assert httpx.get(page_url(store, "/"), verify=False).status_code == 200, "links of the same second differ"
+    assert httpx.get(link).status_code == 401, "a link opens once"
+    assert httpx.get(page_url(store, "/")).status_code == 200, "links of the same second differ"
 
 
 def test_cookie_opens_no_api(store: StoreAddress) -> None:
     """What opens pages for reading does not open the API."""
-    with httpx.Client(verify=False) as browser:
+    with httpx.Client() as browser:
         browser.get(page_url(store, f"/project/{store.project_id}/sessions"))
         assert browser.get(f"{store.base_url}/api/public/v2/observations").status_code == 401
 
@@ -99,16 +97,14 @@ def test_cookie_opens_no_api(store: StoreAddress) -> None:
 def test_link_clicked_in_jupyter_is_sent_on_by_the_store(store: StoreAddress) -> None:
     """From another site the browser holds the cookie back once, so the store asks for the page again."""
     path = f"/project/{store.project_id}/sessions"
-    answer = httpx.get(
-        f"{store.base_url}{path}?token=old", headers={"sec-fetch-site": "cross-site"}, verify=False
-    )
+    answer = httpx.get(f"{store.base_url}{path}?token=old", headers={"sec-fetch-site": "cross-site"})
     assert f"0;url={path}" in answer.text
     assert "set-cookie" not in answer.headers
 
 
 def test_redirect_never_leaves_the_store(store: StoreAddress) -> None:
     """A link to two slashes is not sent on to another host."""
-    with httpx.Client(verify=False) as browser:
+    with httpx.Client() as browser:
         answer = browser.get(page_url(store, "//evil.example/"))
     assert "//evil.example" not in answer.text
 
@@ -133,7 +129,7 @@ def test_pages_are_reached_through_a_hub(store: StoreAddress, monkeypatch: pytes
     link = page_url(store, path)
     assert link.startswith(f"https://hub.example/user/ann/proxy/{port}{path}?token=")
     headers = {"host": "hub.example", "x-forwarded-prefix": f"/user/ann/proxy/{port}"}
-    with httpx.Client(base_url=store.base_url, headers=headers, verify=False) as proxy:
+    with httpx.Client(base_url=store.base_url, headers=headers) as proxy:
         assert proxy.get(path).status_code == 403
         assert proxy.get("/static/pages.css").status_code == 403
         opened = proxy.get(path, params={"token": link.partition("token=")[2]})
@@ -154,8 +150,6 @@ def test_pages_are_reached_through_a_hub(store: StoreAddress, monkeypatch: pytes
 )
 def test_prefix_of_a_proxy_is_a_path(store: StoreAddress, prefix: str) -> None:
     """A header that is no path leads nowhere else."""
-    page = httpx.get(
-        page_url(store, "/project/x/sessions"), headers={"x-forwarded-prefix": prefix}, verify=False
-    )
+    page = httpx.get(page_url(store, "/project/x/sessions"), headers={"x-forwarded-prefix": prefix})
     assert '<base href="/">' in page.text
     assert "evil" not in page.text

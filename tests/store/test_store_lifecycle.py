@@ -60,7 +60,7 @@ def _wait_until(condition: Callable[[], bool], what: str, timeout_s: float = 20)
 
 def _is_alive(address: StoreAddress) -> bool:
     try:
-        return httpx.get(f"{address.base_url}/api/public/health", verify=False).status_code == 200
+        return httpx.get(f"{address.base_url}/api/public/health").status_code == 200
     except httpx.TransportError:
         return False
 

@@ -43,9 +43,7 @@ def ask(store: StoreAddress) -> Ask:
     spans += [make_span(number, langfuse__observation__type="tool") for number in range(6, 9)]
     spans.append(make_span(9, langfuse__observation__output=json.dumps(_CALL)))
     auth = (store.public_key, store.secret_key)
-    sent = httpx.post(
-        f"{store.base_url}/api/public/otel/v1/traces", json=export_of(*spans), auth=auth, verify=False
-    )
+    sent = httpx.post(f"{store.base_url}/api/public/otel/v1/traces", json=export_of(*spans), auth=auth)
     assert sent.status_code == 200, sent.text
 
     def ask_metrics(**parts: Any) -> httpx.Response:
@@ -57,7 +55,7 @@ def ask(store: StoreAddress) -> Ask:
             **parts,
         }
         url = f"{store.base_url}/api/public/v2/metrics"
-        return httpx.get(url, params={"query": json.dumps(query)}, auth=auth, verify=False)
+        return httpx.get(url, params={"query": json.dumps(query)}, auth=auth)
 
     return ask_metrics
 

@@ -37,7 +37,7 @@ class _Reader(HTMLParser):
 @pytest.fixture
 def read_page(store: StoreAddress) -> Iterator[Callable[[str], _Reader]]:
     """Open a page as a browser with a valid cookie does."""
-    with httpx.Client(base_url=store.base_url, verify=False) as browser:
+    with httpx.Client(base_url=store.base_url) as browser:
         browser.get(page_url(store, "/"))
 
         def read(path: str, *, status_code: int = 200) -> _Reader:

@@ -26,7 +26,7 @@ def post_spans(address: StoreAddress, first: int, count: int) -> None:
     ]
     auth = (address.public_key, address.secret_key)
     url = f"{address.base_url}/api/public/otel/v1/traces"
-    httpx.post(url, json=export_of(*spans), auth=auth, timeout=30, verify=False).raise_for_status()
+    httpx.post(url, json=export_of(*spans), auth=auth, timeout=30).raise_for_status()
 
 
 def inputs(address: StoreAddress) -> set[str]:
@@ -34,9 +34,7 @@ def inputs(address: StoreAddress) -> set[str]:
     params = {"fields": "core,io", "limit": "1000"}
     auth = (address.public_key, address.secret_key)
     url = f"{address.base_url}/api/public/v2/observations"
-    rows = (
-        httpx.get(url, params=params, auth=auth, timeout=30, verify=False).raise_for_status().json()["data"]
-    )
+    rows = httpx.get(url, params=params, auth=auth, timeout=30).raise_for_status().json()["data"]
     return {row["input"].split()[0] for row in rows}
 
 
@@ -140,7 +138,7 @@ def test_vacuum_gives_space_back_while_the_server_runs(data_dir: Path) -> None:
     trace_ids = [f"{number + 1:032x}" for number in range(SPAN_COUNT // 10 - 1)]
     auth = (address.public_key, address.secret_key)
     url = f"{address.base_url}/api/public/traces"
-    httpx.request("DELETE", url, json={"traceIds": trace_ids}, auth=auth, verify=False).raise_for_status()
+    httpx.request("DELETE", url, json={"traceIds": trace_ids}, auth=auth).raise_for_status()
     vacuum_store(data_dir)
     path = data_dir / "store.db"
     assert path.stat().st_size < 300_000

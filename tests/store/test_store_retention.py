@@ -90,9 +90,7 @@ def test_server_keeps_within_the_limits_of_its_environment(
     keys = (address.public_key, address.secret_key)
     deadline = time.monotonic() + 20
     while True:
-        answer = httpx.get(
-            f"{address.base_url}/api/public/v2/observations", auth=keys, verify=False
-        ).raise_for_status()
+        answer = httpx.get(f"{address.base_url}/api/public/v2/observations", auth=keys).raise_for_status()
         rows = answer.json()["data"]
         if len(rows) == 1:
             break

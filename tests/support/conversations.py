@@ -59,7 +59,6 @@ def read_trace(address: StoreAddress, trace_id: str, count: int) -> list[dict[st
             f"{address.base_url}/api/public/v2/observations",
             params={"traceId": trace_id, "fields": "core,basic,time,io,metadata,usage,trace_context"},
             auth=(address.public_key, address.secret_key),
-            verify=False,
         )
         rows = reply.raise_for_status().json()["data"]
         return len(rows) >= count

@@ -30,7 +30,6 @@ class Observations:
             f"{self.address.base_url}/api/public/v2/observations",
             params={"fields": "core,basic,io,metadata,trace_context", "limit": "1000", **query},
             auth=(self.address.public_key, self.address.secret_key),
-            verify=False,
         )
         answer.raise_for_status()
         return answer.json()["data"]

@@ -41,7 +41,7 @@ def requests() -> list[httpx.URL]:
 def reader(store: StoreAddress, requests: list[httpx.URL]) -> Iterator[TraceReader]:
     """Return a reader that notes what it asks the real store for."""
     hooks = {"request": [lambda request: requests.append(request.url)]}
-    with httpx.Client(event_hooks=hooks, verify=False) as client:
+    with httpx.Client(event_hooks=hooks) as client:
         yield TraceReader(store.base_url, store.public_key, store.secret_key, client=client)
 
 
@@ -62,7 +62,6 @@ def send(store: StoreAddress) -> Send:
             content=body.SerializeToString(),
             headers={"content-type": "application/x-protobuf"},
             auth=(store.public_key, store.secret_key),
-            verify=False,
         ).raise_for_status()
 
     return post
@@ -158,7 +157,7 @@ def test_refresh_finds_deletions(store, reader, send, tmp_path) -> None:
     cache = _cache(tmp_path)
     trace_id = observations_df("deleted", reader=reader, cache=cache)["trace_id"][0]
     auth = (store.public_key, store.secret_key)
-    httpx.delete(f"{store.base_url}/api/public/traces/{trace_id}", auth=auth, verify=False).raise_for_status()
+    httpx.delete(f"{store.base_url}/api/public/traces/{trace_id}", auth=auth).raise_for_status()
     assert len(observations_df("deleted", reader=reader, cache=cache)) == 2
     assert len(observations_df("deleted", reader=reader, cache=cache, refresh=True)) == 1
     assert len(observations_df("deleted", reader=reader, cache=cache)) == 1

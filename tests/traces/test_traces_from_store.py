@@ -61,7 +61,6 @@ def send(store: StoreAddress) -> Callable[[list[Span]], None]:
             content=request.SerializeToString(),
             headers={"content-type": "application/x-protobuf"},
             auth=(store.public_key, store.secret_key),
-            verify=False,
         )
         answer.raise_for_status()
 
@@ -218,7 +217,6 @@ def test_scores_come_back_with_their_subject(store, reader, send) -> None:
             f"{store.base_url}/api/public/scores",
             json={"name": "thumbs", "value": 1, "dataType": "BOOLEAN", "comment": "good", **subject},
             auth=(store.public_key, store.secret_key),
-            verify=False,
         ).raise_for_status()
     scores = scores_df("judged", reader=reader)
     assert sorted(scores["subject"]) == ["observation", "session", "trace"]

@@ -64,7 +64,7 @@ def use(monkeypatch: pytest.MonkeyPatch, address: StoreAddress, *, base_url: str
 
 def client_of(address: StoreAddress) -> httpx.Client:
     keys = (address.public_key, address.secret_key)
-    return httpx.Client(base_url=address.base_url, auth=keys, timeout=30, verify=False)
+    return httpx.Client(base_url=address.base_url, auth=keys, timeout=30)
 
 
 def pages(address: StoreAddress, path: str, params: dict[str, str]) -> list[dict[str, Any]]:
