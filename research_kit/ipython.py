@@ -14,6 +14,7 @@ from types import ModuleType
 
 from IPython.core.inputtransformer2 import EscapedCommand
 from IPython.core.interactiveshell import ExecutionInfo, ExecutionResult, InteractiveShell
+from IPython.core.magic import no_var_expand
 from IPython.display import display
 from wrapt import register_post_import_hook
 
@@ -93,6 +94,8 @@ class _Question(EscapedCommand):
         return None
 
 
+# IPython would run what stands in braces, and take dollars for variables.
+@no_var_expand
 def _chat_magic(line: str, cell: str | None = None) -> object:
     """Ask the assistant.
 

@@ -157,12 +157,14 @@ def test_chat_magics_answer_and_remember(shell: InteractiveShell, monkeypatch: p
                 adapter_reply(reasoning="I know.", answer=text),
             )
         shell.user_ns["n"] = 3
-        first = shell.run_cell(f"%chat --new Are there {{n}} of {server.base_url}?").result
+        first = shell.run_cell(
+            f"%chat --new Are there {{n}}, {{n + 1}} or {{{{n}}}} for $5 at {server.base_url}?"
+        ).result
         assert first.text == "There are 3."
         shell.run_cell("%%chat --as reply\nAre you\nsure?")
         assert shell.user_ns["reply"] == "As I said."
         asked = str(server.requests[-1]["messages"])
-        assert "Are there 3 of" in asked
+        assert "Are there 3, {n + 1} or {n} for $5 at http" in asked
         assert "There are 3." in asked
         with pytest.raises(ResearchKitError, match="is empty"):
             shell.run_line_magic("chat", "")
