@@ -81,17 +81,28 @@ def unload_ipython_extension(ipython: InteractiveShell) -> None:
 class _Question(EscapedCommand):
     """``%chat`` with a text that ends in a question mark, which IPython would take for a request for help."""
 
-    priority = 1  # before IPython's help
+    priority = 1  # before IPython's help, which begins where the line does
+
+    def __init__(self, start: tuple[int, int], escape_col: int) -> None:
+        super().__init__(start)  # type: ignore[no-untyped-call] # untyped in IPython
+        self._escape_col = escape_col
 
     @classmethod
     def find(cls, tokens_by_line: list[list[TokenInfo]]) -> _Question | None:
         for line in tokens_by_line:
             tokens = [token for token in line if token.type not in (INDENT, DEDENT)]
             words = [token.string for token in tokens]
+            begin = words.index("=") + 1 if "=" in words[1:2] else 0
             # The last is the end of the line; %chat? alone does ask for help.
-            if words[:2] == ["%", _CHAT_MAGIC] and words[-2:-1] == ["?"] and words[2] != "?":
-                return cls(tokens[0].start)
+            is_chat = words[begin : begin + 2] == ["%", _CHAT_MAGIC]
+            if is_chat and words[-2] == "?" and words[begin + 2] != "?":
+                return cls(tokens[0].start, tokens[begin].start[1])
         return None
+
+    def transform(self, lines: list[str]) -> list[str]:
+        self.start_col = self._escape_col
+        transformed: list[str] = super().transform(lines)  # type: ignore[no-untyped-call]
+        return transformed
 
 
 # IPython would run what stands in braces, and take dollars for variables.

@@ -137,6 +137,7 @@ def test_question_mark_asks_the_assistant(shell: InteractiveShell, question: str
     assert shell.transform_cell(f"%chat {question}") == asked
     around = shell.transform_cell(f"x = 1\nif x:\n    %chat {question}\ny = 2")
     assert around == f"x = 1\nif x:\n    {asked}y = 2\n"
+    assert shell.transform_cell(f"said = %chat {question}") == f"said = {asked}"
 
 
 @pytest.mark.parametrize("source", ["%chat?", "%chat??", "len?", 'x = """\n%chat really?\n"""'])
