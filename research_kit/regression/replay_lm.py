@@ -70,6 +70,13 @@ def _wrap_dspy(dspy: ModuleType) -> None:
 
 def _wrap_local_lm(module: ModuleType) -> None:
     _wrap_class(module.LocalLM)
+    wrap_function_wrapper(module.LocalLM, "start", _start)
+
+
+def _start(wrapped: Callable[..., None], _: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    player = current_player()
+    if player is None or player.record != "none":
+        wrapped(*args, **kwargs)
 
 
 def _wrap_class(cls: type[Any]) -> None:

@@ -18,7 +18,8 @@ from mcp.server.mcpserver import MCPServer
 from scripted_lm import ScriptedLM, adapter_reply, running_lm
 
 import research_kit as rk
-from research_kit.agent import ToolServer
+from research_kit.agent import ToolServer, resolve_lm
+from research_kit.config import load_settings
 from research_kit.errors import ConfigError
 from research_kit.regression import CassetteMissError
 from research_kit.regression.cassette import Cassette, RecordedCall, call_key
@@ -113,6 +114,13 @@ def test_cassette_is_readable_and_holds_no_secret(scripted, tmp_path, monkeypatc
         assert model(None)("Use hunter2-hunter2-hunter2 \nand be quick.") == [
             "Do not tell [masked].\nNor [masked]."
         ]
+
+
+def test_local_model_is_not_started_to_be_replayed(tmp_path):
+    """Getting it ready, as a chat does first of all, starts nothing where nothing may be called."""
+    with rk.replaying(tmp_path / "none.yaml"):
+        resolve_lm("local", settings=load_settings({"RESEARCH_KIT_CACHE_DIR": str(tmp_path)})).lm.start()
+    assert not (tmp_path / "local-lm").exists()
 
 
 def test_miss_names_the_nearest_call_and_its_lines(scripted, tmp_path):
