@@ -133,10 +133,7 @@ async def _open_http(stack: contextlib.AsyncExitStack, target: HttpTarget) -> Cl
 
     keep_loopback_direct()
     timeout = httpx2.Timeout(_HTTP_TIMEOUT_S, read=_HTTP_READ_TIMEOUT_S)
-    is_encrypted = target.url.startswith("https:")  # certificates are loaded only then
-    http_client = await stack.enter_async_context(
-        httpx2.AsyncClient(headers=target.headers, timeout=timeout, verify=is_encrypted)
-    )
+    http_client = await stack.enter_async_context(httpx2.AsyncClient(headers=target.headers, timeout=timeout))
     return await stack.enter_async_context(
         Client(streamable_http_client(target.url, http_client=http_client))
     )

@@ -41,15 +41,16 @@ def give_feedback(trace_id: str, value: int | None, comment: str) -> None:
 def _delete_score(score_id: str) -> None:
     import httpx
 
+    from research_kit.session.connecting import open_client
+
     session.flush()
     backend = session.resolve_backend()
     try:
-        answer = httpx.delete(
-            f"{backend.base_url}/api/public/scores/{score_id}",
-            auth=(backend.public_key, backend.secret_key),
-            timeout=_TIMEOUT_S,
-            verify=backend.base_url.startswith("https:"),
-        )
+        with open_client(backend.base_url, timeout_s=_TIMEOUT_S) as client:
+            answer = client.delete(
+                f"{backend.base_url}/api/public/scores/{score_id}",
+                auth=(backend.public_key, backend.secret_key),
+            )
     except httpx.HTTPError as error:
         raise ResearchKitError(
             f"The score could not be taken back: {error}. Try again when the server can be reached."

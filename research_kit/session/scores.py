@@ -27,12 +27,12 @@ class ScoreTransport(httpx.BaseTransport):
 
     Args:
         add_score: Puts one score, as a JSON object, into the spool.
-        is_encrypted: Whether the server is reached by https; certificates are loaded only then.
+        verify: Whether certificates may be asked for; loading them takes longer than binding a session.
     """
 
-    def __init__(self, add_score: Callable[[bytes], None], *, is_encrypted: bool) -> None:
+    def __init__(self, add_score: Callable[[bytes], None], *, verify: bool) -> None:
         self._add_score = add_score
-        self._network = httpx.HTTPTransport(verify=is_encrypted)
+        self._network = httpx.HTTPTransport(verify=verify)
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         """Answer a score with its id, and forward other requests."""

@@ -94,7 +94,6 @@ def _media_inside() -> Iterator[None]:
 
 
 def _start_client(settings: Settings, backend: Backend, delivery: DeliveryProcessor) -> Langfuse:
-    is_encrypted = backend.base_url.startswith("https:")
     return Langfuse(
         public_key=backend.public_key,
         secret_key=backend.secret_key,
@@ -104,7 +103,10 @@ def _start_client(settings: Settings, backend: Backend, delivery: DeliveryProces
         id_generator=OwnIdGenerator(),
         span_exporter=_DiscardingExporter(),
         should_export_span=_is_starting_export,
-        httpx_client=httpx.Client(transport=ScoreTransport(delivery.add_score, is_encrypted=is_encrypted)),
+        # A server elsewhere may lead from http to https; the embedded store does not.
+        httpx_client=httpx.Client(
+            transport=ScoreTransport(delivery.add_score, verify=backend.state != "local")
+        ),
         # Else a score of its own would stay a second in memory before it reaches the spool.
         flush_at=1,
     )

@@ -21,6 +21,7 @@ _WIDGETS = Path(sys.prefix) / "share" / "jupyter"
 _INSTALL_DEADLINE_S = 300.0
 
 THEMES = sorted(path.stem for path in (_SOURCES / "themes").iterdir())
+UNTHEMED = "unthemed"
 
 
 def build_page(folder: Path) -> Mapping[str, Path]:
@@ -58,6 +59,8 @@ class VSCodePage:
         await self.page.set_content((_SOURCES / "page.html").read_text())
         await self.page.wait_for_function("() => window.isLoaded")
         await self.page.add_style_tag(path=_SOURCES / "themes" / f"{theme}.css")
+        if theme != UNTHEMED:
+            await self.page.add_style_tag(path=_SOURCES / "bridge.css")
         place = {"token": self._server.token, "kernelId": self._server.kernel_id}
         await self.page.evaluate("(place) => openNotebook(place)", place)
 
