@@ -21,6 +21,8 @@ ROWS = [
     {"instrumentation", "traces"},
     {"session"},
     {"store"},
+    {"wire"},
+    {"trust"},
     {"config", "_optional", "_slow_formats", "_words"},
     {"errors"},
 ]

@@ -41,7 +41,7 @@ def give_feedback(trace_id: str, value: int | None, comment: str) -> None:
 def _delete_score(score_id: str) -> None:
     import httpx
 
-    from research_kit.session.connecting import open_client
+    from research_kit.wire import open_client
 
     session.flush()
     backend = session.resolve_backend()

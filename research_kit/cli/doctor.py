@@ -157,7 +157,7 @@ def _examine_langfuse() -> Iterator[Finding]:
 def _langfuse_version(base_url: str) -> Version | None:
     import httpx
 
-    from research_kit.session.connecting import open_client
+    from research_kit.wire import open_client
 
     try:
         with open_client(base_url, timeout_s=5.0) as client:

@@ -101,7 +101,7 @@ def fetch_project_id(backend: Backend) -> str:
     """
     import httpx
 
-    from research_kit.session.connecting import open_client
+    from research_kit.wire import open_client
 
     try:
         with open_client(backend.base_url, timeout_s=_PROBE_TIMEOUT_S) as client:

@@ -18,8 +18,8 @@ import httpx
 from research_kit.config import load_settings
 from research_kit.errors import ResearchKitError
 from research_kit.session.backend import Backend, refusal
-from research_kit.session.connecting import open_client
 from research_kit.session.spool import Entry, Kind
+from research_kit.wire import open_client
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -1,0 +1,38 @@
+"""Opening connections to a server.
+
+Owns how clients are made; sends nothing. Invariant: no fork happens while certificates are loaded, because
+the child would inherit OpenSSL's locks and wait for them for ever.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+
+import httpx
+
+__all__ = ["open_client"]
+
+_loading = threading.Lock()
+
+
+def open_client(base_url: str, *, timeout_s: float, socket_path: Path | None = None) -> httpx.Client:
+    """Return a client for the server at ``base_url``; certificates are loaded only where there are some.
+
+    Args:
+        base_url: Root of the server.
+        timeout_s: How long one step of a request may take.
+        socket_path: A Unix socket that leads to the server instead of its port.
+    """
+    with _loading:
+        verify = base_url.startswith("https:")
+        if socket_path is not None:
+            return httpx.Client(timeout=timeout_s, transport=httpx.HTTPTransport(uds=str(socket_path)))
+        return httpx.Client(timeout=timeout_s, verify=verify)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=_loading.acquire, after_in_parent=_loading.release, after_in_child=_loading.release
+    )
