@@ -21,7 +21,7 @@ ROWS = [
     {"instrumentation", "traces"},
     {"session"},
     {"store"},
-    {"wire"},
+    {"counting", "wire"},
     {"trust"},
     {"config", "_optional", "_slow_formats", "_words"},
     {"errors"},
