@@ -26,6 +26,7 @@ ROWS = [
     {"masking"},
     {"config", "_optional", "_slow_formats", "_words"},
     {"errors"},
+    {"_addresses"},
 ]
 HEAVY = ("pandas", "dspy", "mcp", "langfuse", "IPython", "anywidget", "papermill", "uvicorn")
 # Only these talk to IPython and to widgets.

@@ -64,7 +64,7 @@ _FIELD_BESIDE = re.compile(rf"{_QUOTE}[^<>{{}}\n]{{0,120}}?\bvalue\s{{0,4}}=\s{{
 _BLOCK = re.compile(rf"(?:[|>][+-]?[ \t]{{0,4}})?{_BREAK}[ \t]{{1,24}}")
 _SCHEME = re.compile(r"(?i:basic|bearer|token|apikey|bot|digest|negotiate|ssws|aws|key)[ \t]{1,4}(?=\S)")
 _OPENING = re.compile(
-    rf"(?:[bfruBFRU]{{1,2}})?(?:(?:pydantic\.)?Secret(?:Str|Bytes)?\(b?)?(?P<quote>{_QUOTE})"
+    rf"(?:\[\s{{0,4}})?(?:[bfruBFRU]{{1,2}})?(?:(?:pydantic\.)?Secret(?:Str|Bytes)?\(b?)?(?P<quote>{_QUOTE})"
 )
 _BARE = re.compile(r"[^\s\"'`<>\\,;|(){}\[\]&]{1,500}+")
 _BRACED = re.compile(r"\{(?P<secret>[^\s\"'{}\\]{3,200})\}(?=;|$|[\"'\\])")
@@ -105,7 +105,9 @@ def find_named_value(text: str, start: int, end: int) -> tuple[int, int] | None:
     begin = _name_start(text, start)
     if way == "blank":
         way = _blank_way(text, begin, follows)
-    name = None if way is None else _named(text, begin, follows.end("rest"))
+    if way is None:
+        return None
+    name = _named(text, begin, follows.end("rest"))
     return None if name is None else _WAYS[way](text, name, follows)
 
 

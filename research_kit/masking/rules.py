@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from research_kit._addresses import PASSWORD_IN_ADDRESS
+
 __all__ = ["RULES", "Rule"]
 
 
@@ -51,11 +53,7 @@ def _rule(
 
 
 RULES = (
-    _rule(  # the last @ before the host ends a password
-        "://",
-        rf"://[^\s/:@\"'`\\<>{{}}]{{0,100}}:(?!\d{{1,5}}(?:[/?#]|$)){_GIVEN}"
-        r"(?P<secret>[^\s\"'`\\<>{}]{1,200})@(?=[\w\[.-])",
-    ),
+    Rule(triggers=("://",), pattern=PASSWORD_IN_ADDRESS),
     _rule(  # a token in the place of the user
         "://",
         r"://(?P<secret>[A-Za-z0-9_-]{20,200}+):?(?:x-oauth-basic)?@",

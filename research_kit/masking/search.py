@@ -6,6 +6,7 @@ its length, for a trigger is found in one pass and what is tried there is bounde
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from functools import cache
 from typing import TypeAlias
@@ -25,6 +26,8 @@ _Finder: TypeAlias = Callable[[str, int, int], Span | None]
 
 # How far from its name an option of a command may stand.
 _LONGEST_COMMAND = 300
+_BASE64_END = re.compile(r"[A-Za-z0-9+/]{16}$")
+_BASE64_LINE = re.compile(r"[A-Za-z0-9+/]{60}(?:\n|\\n)$")
 
 
 def secret_places(text: str) -> Iterator[Span]:
@@ -81,8 +84,11 @@ def _follows(text: str, start: int, commands: tuple[str, ...]) -> bool:
 
 
 def _finder_of_formats(formats: list[Format]) -> _Finder:
+    # Letters and digits in a row are in every picture.
+    is_plain = formats[0].prefix.isalnum()
+
     def find(text: str, start: int, _: int) -> Span | None:
-        if not _begins_word(text, start):
+        if not _begins_word(text, start) or (is_plain and _is_inside_base64(text, start)):
             return None
         return next((place for known in formats if (place := known.place_of(text, start))), None)
 
@@ -96,6 +102,14 @@ def _begins_word(text: str, start: int) -> bool:
     if text[start - 1] in "nrtbf" and text[start - 2 : start - 1] == "\\":
         return True
     return text[start - 6 : start - 4] == "\\u" or text[start - 3 : start - 2] == "%"
+
+
+def _is_inside_base64(text: str, start: int) -> bool:
+    """Whether what begins at ``start`` goes on with a long text in base64, after one of its signs or lines."""
+    before = text[max(0, start - 68) : start]
+    if before.endswith(("+", "/")):
+        return _BASE64_END.search(before[:-1]) is not None and is_random(before[-33:-1])
+    return before.endswith("\n") and _BASE64_LINE.search(before) is not None
 
 
 def _lowered(text: str) -> str:
