@@ -23,8 +23,10 @@ ROWS = [
     {"store"},
     {"counting", "wire"},
     {"trust"},
+    {"masking"},
     {"config", "_optional", "_slow_formats", "_words"},
     {"errors"},
+    {"_addresses"},
 ]
 HEAVY = ("pandas", "dspy", "mcp", "langfuse", "IPython", "anywidget", "papermill", "uvicorn")
 # Only these talk to IPython and to widgets.

@@ -24,6 +24,7 @@ from packaging.version import Version
 from research_kit._optional import DISTRIBUTION
 from research_kit.config import load_settings
 from research_kit.errors import ResearchKitError
+from research_kit.masking import masked_text
 
 __all__ = ["Finding", "add_doctor_command", "examine"]
 
@@ -39,7 +40,7 @@ class Finding:
     Attributes:
         level: ``ok``, ``note`` for what may surprise, ``problem`` for what will not work.
         topic: What was looked at.
-        text: What was found.
+        text: What was found, without secrets.
         remedy: What to do; empty when nothing needs to be done.
     """
 
@@ -47,6 +48,10 @@ class Finding:
     topic: str
     text: str
     remedy: str = ""
+
+    def __post_init__(self) -> None:
+        """Take the secrets out: what the doctor says goes into reports of bugs."""
+        object.__setattr__(self, "text", masked_text(self.text))
 
     def __str__(self) -> str:
         """Say it in one or two lines."""

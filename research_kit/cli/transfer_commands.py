@@ -8,6 +8,8 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
+from research_kit.masking import masked_text
+
 if TYPE_CHECKING:
     from research_kit.transfer import Transferred
 
@@ -54,5 +56,5 @@ def _pull(options: argparse.Namespace) -> int:
 def _print_moved(moved: Transferred) -> int:
     print(f"{moved.observation_count} observations and {moved.score_count} scores are there")
     for line in moved.refused:
-        print(f"refused: {line}")
+        print(f"refused: {masked_text(line)}")
     return 1 if moved.refused else 0
