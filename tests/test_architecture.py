@@ -23,7 +23,8 @@ ROWS = [
     {"store"},
     {"wire"},
     {"trust"},
-    {"config", "_optional", "_slow_formats", "_words"},
+    {"config", "_notices", "_optional", "_slow_formats", "_words"},
+    {"sources"},
     {"errors"},
 ]
 HEAVY = ("pandas", "dspy", "mcp", "langfuse", "IPython", "anywidget", "papermill", "uvicorn")
