@@ -24,7 +24,8 @@ ROWS = [
     {"counting", "wire"},
     {"trust"},
     {"masking"},
-    {"config", "_optional", "_slow_formats", "_words"},
+    {"config", "_notices", "_optional", "_slow_formats", "_words"},
+    {"sources"},
     {"errors"},
     {"_addresses"},
 ]
