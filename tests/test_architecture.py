@@ -25,6 +25,7 @@ ROWS = [
     {"trust"},
     {"config", "_optional", "_slow_formats", "_words"},
     {"errors"},
+    {"plain_text"},
 ]
 HEAVY = ("pandas", "dspy", "mcp", "langfuse", "IPython", "anywidget", "papermill", "uvicorn")
 # Only these talk to IPython and to widgets.
