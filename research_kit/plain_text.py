@@ -25,7 +25,10 @@ _SYMBOLS = rf"{_EMOJI}\u00a9\u00ae\u203c\u2049\u2122\u2139\u2460-\u25ff\u2900-\u
 _IDEOGRAPHS = r"\u2200-\u2aff\u3000-\u303f\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 _RIGHT_TO_LEFT = r"\u0590-\u061b\u061d-\u08ff\ufb1d-\ufdcf\ufdf0-\ufdff\ufe70-\ufefc"
 # Scripts in which a joiner changes the shape of a letter.
-_JOINING = r"\u0600-\u061b\u061d-\u109f\u1780-\u17b3\u17b6-\u180a\u1810-\u18af\u1a20-\u1aaf\u1b00-\u1bff\ua800-\uabff\U00010a00-\U00011fff"
+_JOINING = (
+    r"\u0600-\u061b\u061d-\u109f\u1780-\u17b3\u17b6-\u180a\u1810-\u18af\u1a20-\u1aaf\u1b00-\u1bff\ua800-\uabff"
+    r"\U00010a00-\U00011fff"
+)
 
 # Invisible characters where people use them: they only shape the character that they stand beside.
 _ORDINARY = "|".join(
