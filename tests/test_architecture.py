@@ -24,7 +24,7 @@ ROWS = [
     {"wire"},
     {"trust"},
     {"config", "_optional", "_slow_formats", "_words"},
-    {"errors"},
+    {"errors", "plain_stream"},
     {"plain_text"},
 ]
 HEAVY = ("pandas", "dspy", "mcp", "langfuse", "IPython", "anywidget", "papermill", "uvicorn")

@@ -49,7 +49,7 @@ _MEASURES = ("duration_s", "cost_usd", "total_tokens", "lm_call_count", "tool_ca
 
 def record_run(check: Check, folder: Path, root: Path) -> None:
     """Add a line for ``check`` to the history in ``folder``; one that cannot be written is left out."""
-    line = json.dumps(_line(check, root), ensure_ascii=False, default=str)
+    line = json.dumps(_line(check, root), default=str)
     try:
         handle = os.open(folder / _FILE, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         try:
@@ -74,7 +74,7 @@ def runs_df(folder: str | Path = ".research_kit/runs") -> pd.DataFrame:
     path = Path(folder)
     path = path / _FILE if path.is_dir() or not path.suffix else path
     try:
-        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        lines = path.read_text(encoding="utf-8").split("\n") if path.exists() else []
         rows = [json.loads(line) for line in lines if line]
     except (OSError, ValueError) as error:
         raise ConfigError(f"Cannot read the history of runs {str(path)!r}: {error}. Delete it.") from error
@@ -88,7 +88,7 @@ def runs_df(folder: str | Path = ".research_kit/runs") -> pd.DataFrame:
 def last_outcomes(folder: Path) -> dict[str, str]:
     """Return how each notebook's last run ended; without pandas, which takes a second to import."""
     path = folder / _FILE
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    lines = path.read_text(encoding="utf-8").split("\n") if path.exists() else []
     rows = [json.loads(line) for line in lines if line]
     return {row["notebook"]: row["outcome"] for row in rows}
 

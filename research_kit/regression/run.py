@@ -7,6 +7,7 @@ outcome. Does not compare outputs and knows no test framework. Invariant: whatev
 
 from __future__ import annotations
 
+import shlex
 import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
@@ -301,10 +302,10 @@ def _not_started(result: RunResult, message: str) -> RunResult:
 
 def _missing_kernel(path: Path, kernel_name: str) -> str:
     installed = ", ".join(sorted(KernelSpecManager().find_kernel_specs())) or "none"
+    command = f"python -m ipykernel install --sys-prefix --name {shlex.quote(kernel_name)}"
     return (
         f"The notebook {str(path)!r} asks for the kernel {kernel_name!r}, which is not installed (installed: "
-        f"{installed}). Install it (python -m ipykernel install --sys-prefix --name {kernel_name}), or "
-        "choose another kernel in the notebook."
+        f"{installed}). Install it ({command}), or choose another kernel in the notebook."
     )
 
 
