@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from research_kit.errors import ConfigError
+from research_kit.masking import masked_text
 from research_kit.regression.check import Check
 from research_kit.regression.run_session import git_place
+from research_kit.regression.shown_text import shown_line
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -159,7 +161,7 @@ def _line(check: Check, root: Path) -> dict[str, Any]:
         "start_time": datetime.fromtimestamp(run.start_time_s, UTC).isoformat(),
         "notebook": check.planned.name,
         "outcome": check.verdict,
-        "message": run.message.partition("\n")[0][:300],
+        "message": shown_line(run.message.partition("\n")[0])[:300],
         "duration_s": round(run.duration_s, 3),
         "difference_count": len(check.differences),
         "trace_problem_count": len(check.trace_problems),
@@ -168,5 +170,5 @@ def _line(check: Check, root: Path) -> dict[str, Any]:
         "commit": commit,
         "branch": branch,
         "session_id": run.session_id,
-        "parameters": json.dumps(dict(check.planned.parameters), default=str),
+        "parameters": masked_text(json.dumps(dict(check.planned.parameters), default=str)),
     }

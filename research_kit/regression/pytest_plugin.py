@@ -132,11 +132,13 @@ class NotebookRun(pytest.Item):
         if isinstance(excinfo.value, NotebookFailedError):
             return self._represent(excinfo.value.text)
         excinfo.traceback = excinfo.traceback.cut(path=__file__)
-        return self._represent(plain_block(str(super().repr_failure(excinfo, style))))
+        text = plain_block(str(super().repr_failure(excinfo, style)))
+        return self._represent(text, plain_text(excinfo.exconly()))
 
-    def _represent(self, text: str) -> ReprExceptionInfo:
+    def _represent(self, text: str, message: str = "") -> ReprExceptionInfo:
         # The first line alone is the message: on CI pytest repeats the whole message in its summary.
-        crash = ReprFileLocation(plain_text(str(self.path)), 0, text.partition("\n")[0])
+        message = message or text.partition("\n")[0]
+        crash = ReprFileLocation(plain_text(str(self.path)), 0, message)
         return ReprExceptionInfo(ReprTracebackNative([f"{text}\n"]), crash)
 
     def reportinfo(self) -> tuple[Path, int | None, str]:

@@ -1,11 +1,12 @@
 """Texts of notebooks as reports show them.
 
-Owns the one way from a run into a report of any form. Invariant: what comes out is plain (see `plain_text`),
-so a report only escapes what its own form takes for markup.
+Owns the one way from a run into a report of any form. Invariant: what comes out has no secret that masking
+knows and is plain (see `plain_text`), so a report only escapes what its own form takes for markup.
 """
 
 from __future__ import annotations
 
+from research_kit.masking import masked_text
 from research_kit.plain_text import plain_characters, plain_text
 
 __all__ = ["shown_block", "shown_line"]
@@ -13,9 +14,9 @@ __all__ = ["shown_block", "shown_line"]
 
 def shown_line(text: str) -> str:
     """Return ``text`` on one line."""
-    return plain_text(text)
+    return plain_text(masked_text(text))
 
 
 def shown_block(text: str) -> str:
     """Return ``text`` with its lines, which a report for a terminal quotes."""
-    return plain_characters(text)
+    return plain_characters(masked_text(text))
