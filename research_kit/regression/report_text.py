@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
 
 from research_kit.plain_text import plain_text, quoted_lines
@@ -46,7 +46,7 @@ def format_summary(one: RunSummary, *, root: Path | None = None, remedy: str = "
     lines = [format_message(one.message)] if one.message else []
     lines += [f"  {format_message(problem)}" for problem in one.problems]
     for cell in one.cells:
-        lines += ["", f"{one.path}, {cell.heading}:", *_source(cell.source)]
+        lines += ["", f"{_name(one)}, {cell.heading}:", *_source(cell.source)]
         for title, text in cell.details:
             lines += ["", *([f"{title}:"] if title else []), *quoted_lines(text)]
     places = [*_places(one, root), *([remedy] if remedy else [])]
@@ -57,6 +57,12 @@ def format_message(text: str) -> str:
     """Return a message: its first line, and what follows it, such as the text of an exception, quoted."""
     first, _, rest = shown_block(text).partition("\n")
     return "\n".join([plain_text(first), *(quoted_lines(rest) if rest else [])])
+
+
+def _name(one: RunSummary) -> str:
+    stem = PurePath(one.path).stem
+    set_name = one.name.removeprefix(f"{stem}.")
+    return one.path if set_name == one.name else f"{one.path} [{set_name}]"
 
 
 def _places(one: RunSummary, root: Path | None) -> Iterator[str]:
