@@ -15,6 +15,7 @@ from pathlib import Path
 
 from research_kit._words import cost_text, duration_text
 from research_kit.errors import ConfigError
+from research_kit.plain_text import plain_block, plain_text
 from research_kit.regression.report_text import format_summary
 from research_kit.regression.summary import RunSummary
 
@@ -68,7 +69,7 @@ def github_annotations(summaries: Sequence[RunSummary]) -> Iterator[str]:
             continue
         kind = "warning" if one.is_passed else "error"
         where = one.cells[0].heading if one.cells else ""
-        text = "\n".join(filter(None, [_first_line(one), where, *one.problems]))
+        text = "\n".join(filter(None, [_first_line(one), where, *map(plain_block, one.problems)]))
         title = _command_value(f"{one.name}: {one.verdict}")
         yield f"::{kind} file={_command_value(one.path)},title={title}::{_command_text(text)}"
 
@@ -119,7 +120,7 @@ def write_report(path: Path, text: str) -> None:
 
 
 def _first_line(one: RunSummary) -> str:
-    return one.message.partition("\n")[0] or one.repeats
+    return plain_text(one.message.partition("\n")[0] or one.repeats)
 
 
 def _code(text: str) -> str:
