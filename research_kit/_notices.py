@@ -6,6 +6,7 @@ import inspect
 import warnings
 
 from research_kit.masking import masked_text
+from research_kit.plain_text import plain_text
 
 __all__ = ["warn_user"]
 
@@ -18,7 +19,7 @@ def warn_user(message: str) -> None:
     level, frame = 1, inspect.currentframe()
     while frame is not None and _is_ours(str(frame.f_globals.get("__name__", ""))):
         level, frame = level + 1, frame.f_back
-    warnings.warn(message, stacklevel=level)
+    warnings.warn(plain_text(message), stacklevel=level)
 
 
 def _is_ours(module: str) -> bool:

@@ -23,11 +23,12 @@ ROWS = [
     {"store"},
     {"counting", "wire"},
     {"trust"},
+    {"_notices"},
     {"masking"},
-    {"config", "_notices", "_optional", "_slow_formats", "_words"},
+    {"config", "_optional", "_slow_formats", "_words"},
     {"sources"},
-    {"errors"},
-    {"_addresses"},
+    {"errors", "plain_stream"},
+    {"_addresses", "plain_text"},
 ]
 HEAVY = ("pandas", "dspy", "mcp", "langfuse", "IPython", "anywidget", "papermill", "uvicorn")
 # Only these talk to IPython and to widgets.

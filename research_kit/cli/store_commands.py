@@ -9,6 +9,7 @@ import argparse
 import json
 from pathlib import Path
 
+from research_kit.cli.printing import say
 from research_kit.config import load_settings
 from research_kit.store import ensure_running, get_store_status, page_url, stop_store
 
@@ -41,21 +42,21 @@ def print_store() -> None:
     """Say where the store is and whether it runs."""
     status = get_store_status(load_settings().data_dir)
     if status.is_running:
-        print(f"running at {status.base_url} (process {status.pid}), {status.observation_count} observations")
-        print(f"database: {status.path}")
+        say(f"running at {status.base_url} (process {status.pid}), {status.observation_count} observations")
+        say(f"database: {status.path}")
     else:
-        print(f"not running; database: {status.path}")
+        say(f"not running; database: {status.path}")
 
 
 def _start(_: argparse.Namespace) -> int:
     address = ensure_running(load_settings().data_dir)
-    print(f"the store runs at {address.base_url} (process {address.pid})")
+    say(f"the store runs at {address.base_url} (process {address.pid})")
     return 0
 
 
 def _stop(_: argparse.Namespace) -> int:
     was_running = stop_store(load_settings().data_dir)
-    print("the store was stopped" if was_running else "the store was not running")
+    say("the store was stopped" if was_running else "the store was not running")
     return 0
 
 
@@ -66,17 +67,18 @@ def _show(options: argparse.Namespace) -> int:
     status = get_store_status(load_settings().data_dir)
     fields = ("is_running", "base_url", "public_key", "secret_key", "project_id", "pid", "version")
     shown = {name: getattr(status, name) for name in fields}
-    print(json.dumps({**shown, "path": str(status.path), "observation_count": status.observation_count}))
+    text = json.dumps({**shown, "path": str(status.path), "observation_count": status.observation_count})
+    say(text.replace("##", r"#\u0023"))  # JSON's own escape, which a program reads back
     return 0
 
 
 def _show_path(_: argparse.Namespace) -> int:
-    print(get_store_status(load_settings().data_dir).path)
+    say(str(get_store_status(load_settings().data_dir).path))
     return 0
 
 
 def _link(_: argparse.Namespace) -> int:
-    print(page_url(ensure_running(load_settings().data_dir), "/"))
+    say(page_url(ensure_running(load_settings().data_dir), "/"))
     return 0
 
 
@@ -85,12 +87,12 @@ def _vacuum(_: argparse.Namespace) -> int:
 
     sizes = vacuum_store(load_settings().data_dir)
     before_mb, after_mb = (size / 1e6 for size in sizes)
-    print(f"the database has {after_mb:.1f} MB; it had {before_mb:.1f} MB")
+    say(f"the database has {after_mb:.1f} MB; it had {before_mb:.1f} MB")
     return 0
 
 
 def _backup(options: argparse.Namespace) -> int:
     from research_kit.store.maintenance import backup_store
 
-    print(f"written: {backup_store(load_settings().data_dir, options.file)}")
+    say(f"written: {backup_store(load_settings().data_dir, options.file)}")
     return 0

@@ -8,6 +8,7 @@ from html import escape
 from typing import Literal, TypeAlias
 
 from research_kit._addresses import without_passwords
+from research_kit.plain_text import plain_block, plain_text
 
 __all__ = ["SessionState", "SessionStatus"]
 
@@ -65,7 +66,7 @@ class SessionStatus:
 
     def __str__(self) -> str:
         """Say it in a few lines of text."""
-        return "\n".join(f"{name}: {text}" for name, text in self._rows())
+        return plain_block("\n".join(f"{name}: {plain_text(text)}" for name, text in self._rows()))
 
     def __repr__(self) -> str:
         """Show the same text, so that a cell's last line reads well."""
@@ -74,7 +75,7 @@ class SessionStatus:
     def _repr_html_(self) -> str:
         left = 'style="text-align:left"'
         rows = "".join(
-            f"<tr><th {left}>{escape(name)}</th><td {left}>{_linked(text)}</td></tr>"
+            f"<tr><th {left}>{escape(plain_text(name))}</th><td {left}>{_linked(plain_text(text))}</td></tr>"
             for name, text in self._rows()
         )
         return f"<table>{rows}</table>"

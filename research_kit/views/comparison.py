@@ -16,8 +16,8 @@ from research_kit.errors import ConfigError
 from research_kit.store.markup import Markup, element
 from research_kit.traces.analysis import compare, require_columns
 from research_kit.traces.analysis.comparing import CompareOptions
-from research_kit.views.plain_text import known, plain_line
 from research_kit.views.style import styled
+from research_kit.views.texts import known, plain_line
 from research_kit.views.view import View
 
 __all__ = ["ComparisonView", "show_comparison"]
@@ -64,7 +64,7 @@ class ComparisonView(View):
             element("p", self._reading(), class_="rk-note"),
         )
 
-    def to_text(self) -> str:
+    def compose_text(self) -> str:
         """Return the comparison as lines of text."""
         heads = ("metric", *self._names, "difference", "relative", "effect")
         lines = [_columns(heads), *(_columns(_texts(row)) for row in self._rows)]

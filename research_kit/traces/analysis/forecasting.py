@@ -13,12 +13,12 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from research_kit._notices import warn_user
 from research_kit._optional import require
 from research_kit.errors import ConfigError
 from research_kit.traces.analysis.columns import FORECAST
 from research_kit.traces.analysis.grouping import build_rows, require_columns
 from research_kit.traces.counting import count_once
-from research_kit.traces.notices import warn_user
 from research_kit.traces.query import to_utc
 
 __all__ = ["forecast_cost", "predict_days"]
