@@ -189,7 +189,7 @@ def _note_path(place: Path) -> Path:
 def _read_note(path: Path) -> dict[str, str]:
     """Return what a note says; nothing when it is none, or when somebody else could have written it."""
     try:
-        with path.open("rb", opener=_open_without_links) as file:
+        with open(path, "rb", opener=_open_without_links) as file:
             status = os.fstat(file.fileno())
             is_own = owner_id() in (None, status.st_uid) and (os.name == "nt" or not status.st_mode & 0o022)
             note = json.loads(file.read(_MAX_NOTE_BYTES)) if is_own and stat.S_ISREG(status.st_mode) else {}

@@ -174,7 +174,8 @@ def _examine_lm() -> Iterator[Finding]:
 
 
 def _examine_tools() -> Iterator[Finding]:
-    from research_kit.agent.mcp_config import find_mcp_config, read_mcp_config
+    from research_kit.agent.mcp_config import read_mcp_config
+    from research_kit.agent.mcp_file import find_mcp_config
 
     path = find_mcp_config(Path.cwd())
     if path is None:

@@ -21,7 +21,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from research_kit.agent.catalog import configured_servers, list_tool_states
 from research_kit.agent.connection import HttpTarget
-from research_kit.agent.mcp_config import ConfiguredServer, find_mcp_config, read_mcp_config
+from research_kit.agent.mcp_config import ConfiguredServer, read_mcp_config
+from research_kit.agent.mcp_file import find_mcp_config
 from research_kit.agent.papers import is_papers
 from research_kit.agent.tools import ToolServer
 from research_kit.errors import ConfigError, ToolError
