@@ -10,25 +10,24 @@ import asyncio
 import contextlib
 import contextvars
 import logging
+import sys
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from io import TextIOWrapper
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any
 
-from research_kit.config import keep_loopback_direct, private_directory
+from research_kit.agent.tool_log import ToolLog
+from research_kit.config import keep_loopback_direct
 from research_kit.errors import ToolError
 
 if TYPE_CHECKING:
     from mcp import Client, StdioServerParameters
     from mcp.server.mcpserver import MCPServer
 
-__all__ = ["LOG_MARK", "Connection", "HttpTarget"]
+__all__ = ["Connection", "HttpTarget"]
 
 logger = logging.getLogger(__name__)
 
-# Begins the line that each start of a program writes into its log.
-LOG_MARK = "--- started"
-_MAX_LOG_BYTES = 1_000_000
 # The MCP client gives a started program 2 s to end by itself and kills it after 2 more.
 _CLOSE_TIMEOUT_S = 5.0
 _HTTP_TIMEOUT_S = 30.0
@@ -105,25 +104,24 @@ class Connection:
 
     async def _open(self, stack: contextlib.AsyncExitStack) -> Client:
         from mcp import Client, StdioServerParameters
-        from mcp.client.stdio import stdio_client
 
         target = self._target
         if isinstance(target, HttpTarget):
             return await _open_http(stack, target)
         if not isinstance(target, StdioServerParameters):
             return await stack.enter_async_context(Client(target))
-        private_directory(self._log_path.parent, purpose="the error output of tool servers")
-        errlog = stack.enter_context(_open_log(self._log_path))
-        return await stack.enter_async_context(Client(stdio_client(target, errlog=errlog)))
+        log = stack.enter_context(contextlib.closing(ToolLog(self._log_path)))
+        return await stack.enter_async_context(Client(_transport(target, log)))
 
 
-def _open_log(path: Path) -> TextIO:
-    """Open the log for one more start: what the program said before it went away is kept."""
-    is_full = path.exists() and path.stat().st_size > _MAX_LOG_BYTES
-    errlog = path.open("w" if is_full else "a", encoding="utf-8")
-    errlog.write(f"{LOG_MARK} {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC\n")
-    errlog.flush()
-    return errlog
+def _transport(target: StdioServerParameters, log: ToolLog) -> Any:
+    if sys.platform == "win32":  # its programs need what only MCP's own transport does for them
+        from mcp.client.stdio import stdio_client
+
+        return stdio_client(target, errlog=TextIOWrapper(log.file, encoding="utf-8"))
+    from research_kit.agent.stdio_transport import StdioTransport
+
+    return StdioTransport(target, log)
 
 
 async def _open_http(stack: contextlib.AsyncExitStack, target: HttpTarget) -> Client:

@@ -16,9 +16,10 @@ from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from research_kit.agent.connection import LOG_MARK, Connection, HttpTarget
+from research_kit.agent.connection import Connection, HttpTarget
 from research_kit.agent.loop import agent_loop
 from research_kit.agent.outcomes import ToolOutcome, ToolProgress, read_outcome
+from research_kit.agent.tool_log import read_log_end
 from research_kit.config import load_settings
 from research_kit.errors import ConfigError, ToolError
 
@@ -33,7 +34,6 @@ __all__ = ["OnProgress", "ToolServer", "is_read_only"]
 T = TypeVar("T")
 OnProgress = Callable[[ToolProgress], None]
 
-_LOG_TAIL_CHARACTERS = 500
 # What a server may ask of a client that offers it; both are refused, in the words of either side.
 _UNANSWERED = {"elicitation": "the user something", "sampling": "the client's language model something"}
 
@@ -275,7 +275,7 @@ class ToolServer:
             return "Check that the server runs and that its address is right."
         if not hasattr(self.target, "command"):
             return "It runs in this process; see the log for its traceback."
-        tail = _tail(self.log_path)
+        tail = read_log_end(self.log_path)
         ending = f" and ends with {tail!r}" if tail else ""
         return f"Check the command; its error output is in {self.log_path}{ending}."
 
@@ -320,13 +320,3 @@ def _leaf_text(error: BaseException) -> str:
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return f"{type(error).__name__}: {error}"
-
-
-def _tail(path: Path) -> str:
-    """Return the end of what the program said since its last start."""
-    try:
-        text = path.read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return ""
-    _, mark, last = text.rpartition(LOG_MARK)
-    return (last.partition("\n")[2] if mark else text)[-_LOG_TAIL_CHARACTERS:].strip()

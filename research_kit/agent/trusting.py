@@ -1,7 +1,7 @@
 """The question whether the servers of a project's file may be used.
 
-Owns when it is asked and what a yes means; shows nothing. Invariant: a yes is about the content that was shown,
-whatever the file says by then.
+Owns when it is asked and what a yes means; shows nothing. Invariant: a yes is about the content that was
+shown, whatever the file says by then.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def find_trust_question(directory: Path) -> TrustQuestion | None:
 
 
 def read_config_state(directory: Path) -> str:
-    """Return what changes when the servers that may be used change: with the file, its content or its trust."""
+    """Return what changes when other servers may be used: the file, its content or its trust changed."""
     path = find_mcp_config(directory)
     if path is None:
         return ""
