@@ -17,7 +17,7 @@ from pathlib import Path
 from research_kit.agent.loop import agent_loop
 from research_kit.agent.mcp_config import ConfiguredServer, read_mcp_config
 from research_kit.agent.mcp_file import find_mcp_config
-from research_kit.agent.tools import ToolServer, is_read_only
+from research_kit.agent.tools import ToolServer
 from research_kit.errors import ConfigError, ToolError
 
 __all__ = ["ServerState", "ToolState", "configured_servers", "list_tool_states"]
@@ -122,7 +122,9 @@ async def _state(server: ToolServer) -> ServerState:
     except ToolError as error:
         return ServerState(name=server.name, problem=str(error), log_path=log_path)
     tools = tuple(
-        ToolState(name=tool.name, description=tool.description or "", needs_approval=not is_read_only(tool))
+        ToolState(
+            name=tool.name, description=tool.description or "", needs_approval=not server.runs_unasked(tool)
+        )
         for tool in listed
     )
     return ServerState(name=server.name, problem=None, tools=tools, log_path=log_path)
