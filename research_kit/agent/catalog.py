@@ -41,12 +41,14 @@ class ServerState:
         problem: Why it cannot be used; None when it is connected.
         tools: Its tools, in its own order; empty when it cannot be used.
         log_path: Where a started program writes its error output; None for other servers.
+        is_trusted: Whether the user has trusted the file that names it.
     """
 
     name: str
     problem: str | None
     tools: tuple[ToolState, ...] = ()
     log_path: Path | None = None
+    is_trusted: bool = True
 
 
 class _Opened:
@@ -102,7 +104,11 @@ def configured_servers(directory: Path) -> tuple[list[ToolServer], list[ServerSt
     except ConfigError as error:
         _opened.renew(path, [])
         return [], [ServerState(name=path.name, problem=str(error))]
-    broken = [ServerState(name=entry.name, problem=entry.problem) for entry in entries if entry.problem]
+    broken = [
+        ServerState(name=entry.name, problem=entry.problem, is_trusted=entry.is_trusted)
+        for entry in entries
+        if entry.problem
+    ]
     return _opened.renew(path, entries), broken
 
 

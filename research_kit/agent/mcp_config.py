@@ -33,11 +33,13 @@ class ConfiguredServer:
         name: Its key in ``mcpServers``.
         target: What `ToolServer` connects to; None when the file is not trusted or its words cannot be used.
         problem: Why there is no target; None when there is one.
+        is_trusted: Whether the user has trusted the file.
     """
 
     name: str
     target: StdioServerParameters | HttpTarget | None
     problem: str | None
+    is_trusted: bool = True
 
 
 def read_mcp_config(path: Path, *, environ: Mapping[str, str] | None = None) -> list[ConfiguredServer]:
@@ -55,7 +57,7 @@ def read_mcp_config(path: Path, *, environ: Mapping[str, str] | None = None) -> 
     file = load_mcp_file(path)
     if not file.is_trusted(variables):
         return [
-            ConfiguredServer(name=name, target=None, problem=plan.refusal(file.path))
+            ConfiguredServer(name=name, target=None, problem=plan.refusal(file.path), is_trusted=False)
             for name, plan in zip(file.entries, plan_servers(file), strict=True)
         ]
     return [_server(name, entry, path=path, variables=variables) for name, entry in file.entries.items()]

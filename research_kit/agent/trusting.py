@@ -11,12 +11,15 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from research_kit._words import visible_text
 from research_kit.agent.mcp_file import McpFile, find_mcp_config, load_mcp_file
-from research_kit.agent.server_plans import ServerPlan, plan_servers
+from research_kit.agent.server_plans import ServerPlan, plan_servers, trust_command
 from research_kit.errors import ConfigError
 from research_kit.trust import trust_file
 
 __all__ = ["TrustQuestion", "find_trust_question", "read_config_state"]
+
+_MAX_NOTICE = 1_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +38,16 @@ class TrustQuestion:
     def question_id(self) -> str:
         """What an answer names, so that it is never taken for one about another content."""
         return _state_of(self.file)
+
+    @property
+    def notice(self) -> str:
+        """What somebody is told in one line who cannot be asked."""
+        names = ", ".join(plan.name for plan in self.plans)
+        return visible_text(
+            f"The tool servers of {self.file.path} are not used, because you have not trusted it: {names}. "
+            f"To look at it and allow it: {trust_command(self.file.path)}",
+            limit=_MAX_NOTICE,
+        )
 
     def accept(self) -> None:
         """Trust what was shown.
