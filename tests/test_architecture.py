@@ -23,6 +23,7 @@ ROWS = [
     {"store"},
     {"wire"},
     {"trust"},
+    {"masking"},
     {"config", "_optional", "_slow_formats", "_words"},
     {"errors"},
 ]

@@ -7,24 +7,20 @@ is shown, trusted and used is that content.
 from __future__ import annotations
 
 import json
-import os
 import re
-import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from research_kit.config import owner_id
 from research_kit.errors import ConfigError
-from research_kit.trust import is_trusted
+from research_kit.trust import is_trusted, read_own_file
 
-__all__ = ["VARIABLE", "McpFile", "find_mcp_config", "load_mcp_file", "variable_names"]
+__all__ = ["VARIABLE", "McpFile", "find_mcp_config", "load_mcp_file", "parse_mcp_file", "variable_names"]
 
 # ${NAME} and ${NAME:-default}, wherever a text of the file stands.
 VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
 _FILE_NAMES = (".mcp.json", "mcp.json")
-_MAX_FILE_BYTES = 1_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,9 +53,17 @@ def load_mcp_file(path: Path) -> McpFile:
     """Read the file, and expand nothing.
 
     Raises:
-        ConfigError: When the file cannot be read, is not JSON, or has no object ``mcpServers``.
+        ConfigError: When others can have written it, or it cannot be read or has no object ``mcpServers``.
     """
-    content = _read(path)
+    return parse_mcp_file(path, read_own_file(path))
+
+
+def parse_mcp_file(path: Path, content: bytes) -> McpFile:
+    """Return what a file says that was read already.
+
+    Raises:
+        ConfigError: When it is not JSON, or has no object ``mcpServers``.
+    """
     servers = _parse(path, content).get("mcpServers")
     if not isinstance(servers, dict):
         raise ConfigError(
@@ -80,33 +84,6 @@ def variable_names(entry: Any) -> Iterator[str]:
             waiting += value
         elif isinstance(value, str):
             yield from (found[1] for found in VARIABLE.finditer(value))
-
-
-def _read(path: Path) -> bytes:
-    try:
-        with open(path, "rb", opener=_open_without_waiting) as file:
-            _check_owner(path, os.fstat(file.fileno()))
-            content = file.read(_MAX_FILE_BYTES + 1)
-    except OSError as error:
-        raise ConfigError(f"Cannot read {path}: {error}. Check the file, or remove it.") from error
-    if len(content) > _MAX_FILE_BYTES:
-        raise ConfigError(f"{path} has more than {_MAX_FILE_BYTES:,} bytes, which no list of servers needs.")
-    return content
-
-
-def _open_without_waiting(path: str, flags: int) -> int:
-    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
-
-
-def _check_owner(path: Path, status: os.stat_result) -> None:
-    """Refuse a file that somebody else has put into a folder above: it names programs to start."""
-    if not stat.S_ISREG(status.st_mode):
-        raise ConfigError(f"{path} is not a file. Remove it, or put one in its place.")
-    if owner_id() not in (None, status.st_uid) and status.st_uid != 0:
-        raise ConfigError(
-            f"{path} belongs to another user (id {status.st_uid}), so the programs that it names are not "
-            "started. Copy the file if you trust it."
-        )
 
 
 def _parse(path: Path, content: bytes) -> dict[str, Any]:

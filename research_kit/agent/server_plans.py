@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from research_kit import session
 from research_kit._words import visible_text
 from research_kit.agent.mcp_file import McpFile, variable_names
+from research_kit.masking import masked_text
 from research_kit.trust import TRUST_VARIABLE
 
 __all__ = ["OWN_COMMAND", "OWN_SETTINGS", "ServerPlan", "plan_servers", "trust_command"]
@@ -95,4 +95,4 @@ def _text(value: Any) -> str:
 
 
 def _safe(text: str) -> str:
-    return visible_text(session.masked(text))
+    return visible_text(masked_text(text))

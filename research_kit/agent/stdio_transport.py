@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
-from research_kit import session
 from research_kit._words import visible_text
 from research_kit.agent.tool_log import ToolLog
+from research_kit.masking import masked_text
 
 if TYPE_CHECKING:
     from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
@@ -112,7 +112,7 @@ async def _read(
         async for line in _lines(process.stdout, log):
             message = _message_of(line)
             if message is None:
-                text = session.masked(line[:_SHOWN_CHARACTERS].decode("utf-8", "replace"))
+                text = masked_text(line[:_SHOWN_CHARACTERS].decode("utf-8", "replace"))
                 log.note(f"--- on standard output, and no message: {visible_text(text.strip())}")
             else:
                 await incoming.send(message)

@@ -10,8 +10,8 @@ import os
 from datetime import UTC, datetime
 from pathlib import Path
 
-from research_kit import session
 from research_kit.config import private_directory
+from research_kit.masking import masked_text
 
 __all__ = ["MAX_LOG_BYTES", "ToolLog", "read_log_end"]
 
@@ -50,7 +50,7 @@ class ToolLog:
         if len(self._rest) > _MAX_LINE_BYTES:
             lines, mark, self._rest = lines + mark + self._rest, b"\n", b""
         if lines or mark:
-            self._put(session.masked((lines + mark).decode("utf-8", "replace")))
+            self._put(masked_text((lines + mark).decode("utf-8", "replace")))
 
     def close(self) -> None:
         """Write the line that was not ended, and close the file."""
@@ -75,4 +75,4 @@ def read_log_end(path: Path) -> str:
         return ""
     _, mark, last = text.rpartition(_START)
     said = last.partition("\n")[2] if mark else text
-    return session.masked(said)[-_TAIL_CHARACTERS:].strip()
+    return masked_text(said)[-_TAIL_CHARACTERS:].strip()

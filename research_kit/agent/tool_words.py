@@ -11,10 +11,10 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from research_kit import session
 from research_kit._words import visible_text
 from research_kit.agent.connection import HttpTarget
 from research_kit.agent.tool_log import read_log_end
+from research_kit.masking import masked_text
 
 __all__ = [
     "changed_between",
@@ -69,7 +69,7 @@ def refused(server: str, action: str, message: str, code: int) -> str:
             f"Cannot {action} of the MCP server {server!r}: it asks {wish} while it runs, which is "
             "not answered here. Give what it needs as arguments, or use another tool."
         )
-    quoted = visible_text(session.masked(message), limit=_MAX_QUOTED)
+    quoted = visible_text(masked_text(message), limit=_MAX_QUOTED)
     return (
         f"Cannot {action} of the MCP server {server!r}: it answered '{quoted}' (code {code}). "
         "Check the tool's name and arguments."

@@ -12,7 +12,6 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, NamedTuple
 
-from research_kit import session
 from research_kit._words import duration_text, visible_text
 from research_kit.chat.events import (
     ApprovalNeeded,
@@ -32,6 +31,7 @@ from research_kit.chat.feedback import Feedback
 from research_kit.chat.markdown import clean_text, is_picture, render_markdown
 from research_kit.chat.past import PastMessage, PastTool
 from research_kit.chat.ui_format import usage_texts
+from research_kit.masking import masked_text
 
 __all__ = [
     "Batch",
@@ -137,7 +137,7 @@ class Batch(NamedTuple):
 
 def kept_text(text: str) -> str:
     """Return ``text`` as it may be kept in a notebook: without secrets, and without lone surrogates."""
-    return session.masked(clean_text(text))
+    return masked_text(clean_text(text))
 
 
 def fold_events(answer: ChatMessage, events: Iterable[Event]) -> Batch:
@@ -237,7 +237,7 @@ def tool_to_wire(tool: ToolCall) -> dict[str, Any]:
 
 def _shown_so_far(arrived: str) -> str:
     """Return what may be shown of a text that goes on: its last word waits, for it may become a secret."""
-    return session.masked(arrived.rstrip(_WORD))
+    return masked_text(arrived.rstrip(_WORD))
 
 
 def _past_call(past: PastTool) -> ToolCall:

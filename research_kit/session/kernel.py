@@ -34,9 +34,9 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.trace import SpanProcessor
     from opentelemetry.trace import Span, Tracer
 
+    from research_kit.masking import Mask
     from research_kit.session.cell_trace import CellTraces
     from research_kit.session.cells import Cell
-    from research_kit.session.current_mask import CurrentMask, Mask
     from research_kit.session.stamping import Stamp
     from research_kit.session.telemetry import Telemetry
 
@@ -81,7 +81,8 @@ class KernelSession:
         self._is_enabled = True
         # Plain, because it is looked at for every observation, also while nothing is traced.
         self.is_active = False
-        self._mask: CurrentMask | None = None
+        # What child processes are told of the user's mask; None when it is a function, which cannot be.
+        self._mask_patterns: tuple[str, ...] | None = ()
         self._cells: CellTraces | None = None
         self._since = datetime.now(UTC)
         self._watchers: list[SpanProcessor] = []
@@ -131,32 +132,21 @@ class KernelSession:
                 self._since = datetime.now(UTC)
             self._identity = identity
             self.refresh_enabled()
-            pass_on(identity, () if self._mask is None else self._mask.patterns)
+            pass_on(identity, self._mask_patterns)
             self._stamp = {}
             if self._telemetry is not None and identity is not None:
                 self._stamp = _stamp_of(identity)
 
     def set_mask(self, mask: Mask) -> None:
-        """Take ``mask`` out of everything that is recorded from now on.
+        """Take ``mask`` out of everything that is recorded or written from now on.
 
         Raises:
             ConfigError: When it holds an expression that cannot be used.
         """
-        self._current_mask().add(mask)
+        from research_kit.masking import process_mask
 
-    def masked(self, text: str) -> str:
-        """Return ``text`` as it would be recorded."""
-        return self._current_mask().masker()(text)
-
-    def _current_mask(self) -> CurrentMask:
-        from research_kit.session.current_mask import CurrentMask
-
-        if self._mask is not None:  # without the lock, which an activation may hold for seconds
-            return self._mask
-        with self._lock:
-            if self._mask is None:
-                self._mask = self._telemetry.delivery.mask if self._telemetry is not None else CurrentMask()
-            return self._mask
+        process_mask().add(_withholding(mask) if callable(mask) else mask)
+        self._mask_patterns = process_mask().patterns
 
     def watch(self, processor: SpanProcessor) -> None:
         """Let ``processor`` see the spans of this process, from when tracing is on; once, if asked again.
@@ -244,6 +234,7 @@ class KernelSession:
             self._is_starting = True
             # Git answers while the libraries are imported.
             start_finding_commit()
+            from research_kit.masking import process_mask
             from research_kit.session.cell_trace import start_cell_traces
             from research_kit.session.delivery import DeliveryProcessor
             from research_kit.session.export_filter import is_sent
@@ -255,7 +246,7 @@ class KernelSession:
                 self.refresh_backend,
                 spool_folder(settings.data_dir, self._backend),
                 should_export=is_sent,
-                mask=self._mask,
+                mask=process_mask(),
                 on_delivered=self.find_project,
                 on_change=self._tell_listeners,
                 limit_bytes=int(settings.spool_max_mb * 1024 * 1024),
@@ -301,6 +292,22 @@ class KernelSession:
         # What ended before may still wait.
         waiting_count = self._telemetry.delivery.state.pending_count if self._telemetry is not None else 0
         return SessionStatus(state="disabled", reason=reason, since=self._since, pending_count=waiting_count)
+
+
+def _withholding(function: Callable[[str], str]) -> Callable[[str], str]:
+    """Return ``function`` for texts that nobody may see when it fails."""
+
+    def mask(text: str) -> str:
+        from research_kit.masking import MASK
+
+        with guarded("masking function"):
+            result = function(text)
+            if not isinstance(result, str):
+                raise TypeError(f"the masking function returned {type(result).__name__}, not a string")
+            return result
+        return MASK
+
+    return mask
 
 
 def _stamp_of(identity: Identity) -> Stamp:
@@ -418,11 +425,6 @@ def current_user_id() -> str | None:
     """Return the user that new traces belong to."""
     identity = _current.identity
     return identity.user_id if identity is not None else None
-
-
-def masked(text: str) -> str:
-    """Return ``text`` with ``[masked]`` in the place of secrets, as it would be recorded."""
-    return _current.masked(text)
 
 
 def flush(timeout_s: float = 10.0) -> bool:

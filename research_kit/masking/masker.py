@@ -12,9 +12,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from research_kit.errors import ConfigError
-from research_kit.session.guard import guarded
-from research_kit.session.secret_rules import CASELESS, EXACT, GATES, Rule
-from research_kit.session.secret_values import secret_values
+from research_kit.masking.environment import secret_values
+from research_kit.masking.rules import CASELESS, EXACT, GATES, Rule
 
 __all__ = [
     "MASK",
@@ -42,8 +41,8 @@ def build_masker(
         environ: Its secret-looking values are replaced, and ``RESEARCH_KIT_MASK`` adds patterns: regular
             expressions, one per line or separated by ``;;``.
         patterns: More regular expressions; whatever they match is replaced.
-        function: Called last with every text; returns what is recorded. Its result must depend on the text
-            alone. When it fails, the whole text is replaced.
+        function: Called last with every text; returns what is recorded, and raises nothing. Its result must
+            depend on the text alone.
 
     Returns:
         The masker; safe to call from every thread.
@@ -56,7 +55,7 @@ def build_masker(
 
     def mask(text: str) -> str:
         masked = _replaced(text, literals, own)
-        return masked if function is None else _through(function, masked)
+        return masked if function is None else function(masked)
 
     return mask
 
@@ -73,15 +72,6 @@ def _compiled(pattern: str) -> re.Pattern[str]:
             f"The masking pattern {pattern!r} is not a regular expression: {error}. Correct it in "
             f"{PATTERNS_VARIABLE} or in bind(mask=...); re.escape() turns a fixed text into a pattern."
         ) from error
-
-
-def _through(function: Callable[[str], str], text: str) -> str:
-    with guarded("masking function"):
-        result = function(text)
-        if not isinstance(result, str):
-            raise TypeError(f"the masking function returned {type(result).__name__}, not a text")
-        return result
-    return MASK
 
 
 def _replaced(text: str, literals: tuple[str, ...], own: list[re.Pattern[str]]) -> str:

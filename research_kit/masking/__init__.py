@@ -1,0 +1,9 @@
+"""Secrets in texts, replaced before anybody else sees them.
+
+`masked_text` is for everything that is written or printed; recording uses the same masker.
+"""
+
+from research_kit.masking.current import CurrentMask, Mask, masked_text, process_mask
+from research_kit.masking.masker import MASK, build_masker
+
+__all__ = ["MASK", "CurrentMask", "Mask", "build_masker", "masked_text", "process_mask"]
