@@ -16,11 +16,19 @@ from typing import Any
 from research_kit.errors import ConfigError
 from research_kit.trust import is_trusted, read_own_file
 
-__all__ = ["VARIABLE", "McpFile", "find_mcp_config", "load_mcp_file", "parse_mcp_file", "variable_names"]
+__all__ = [
+    "CONFIG_NAMES",
+    "VARIABLE",
+    "McpFile",
+    "find_mcp_config",
+    "load_mcp_file",
+    "parse_mcp_file",
+    "variable_names",
+]
 
 # ${NAME} and ${NAME:-default}, wherever a text of the file stands.
 VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
-_FILE_NAMES = (".mcp.json", "mcp.json")
+CONFIG_NAMES = (".mcp.json", "mcp.json")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +53,7 @@ class McpFile:
 def find_mcp_config(directory: Path) -> Path | None:
     """Return the nearest ``.mcp.json`` or ``mcp.json`` in ``directory`` or above it, None without one."""
     start = directory.resolve()
-    candidates = (folder / name for folder in (start, *start.parents) for name in _FILE_NAMES)
+    candidates = (folder / name for folder in (start, *start.parents) for name in CONFIG_NAMES)
     return next((path for path in candidates if path.is_file()), None)
 
 

@@ -15,11 +15,11 @@ from research_kit._words import visible_text
 from research_kit.agent.server_plans import trust_command
 from research_kit.agent.trusting import TrustQuestion, find_trust_question, read_config_state
 from research_kit.errors import ConfigError
+from research_kit.masking import MASK
 
 __all__ = ["ToolTrust"]
 
 _DECISIONS = ("trust", "later")
-_MASK = "[masked]"
 # A question that nobody would read to its end is asked where it can be read.
 _MAX_CHARACTERS = 8_000
 
@@ -97,6 +97,6 @@ def _notes(question: TrustQuestion, text: str, *, is_whole: bool) -> list[str]:
         "They run with your rights, and tools that they call read-only run without asking. You are asked "
         "again when the file changes."
     ]
-    if _MASK in text:
-        notes.append(f"What looks like a secret is shown as {_MASK}; the file has it.")
+    if MASK in text:
+        notes.append(f"What looks like a secret is shown as {MASK}; the file has it.")
     return notes
