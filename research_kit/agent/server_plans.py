@@ -23,7 +23,7 @@ OWN_COMMAND = "research-kit"
 # What this installation's own servers are given, whatever their entry says.
 OWN_SETTINGS = ("LANGFUSE_", "RESEARCH_KIT_")
 
-_MAX_REFUSAL = 200
+_MAX_REFUSAL = 500
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,10 +42,9 @@ class ServerPlan:
 
     def refusal(self, path: Path) -> str:
         """Return why the server of a file that is not trusted cannot be used, and what to do."""
-        deed = visible_text(self.deed, limit=_MAX_REFUSAL)
+        deed = visible_text("; it ".join([self.deed, *self.details]), limit=_MAX_REFUSAL)
         return (
-            f"not trusted: it {'; '.join([deed, *self.details])}. Nothing of it was started. "
-            f"To allow what {visible_text(str(path))} names: {trust_command(path)}, or Trust in the chat "
+            f"not trusted, so not used: it {deed}. To allow it: {trust_command(path)}, or Trust in the chat "
             f"panel; where nobody can be asked, name its folder in {TRUST_VARIABLE}."
         )
 

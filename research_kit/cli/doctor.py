@@ -188,10 +188,8 @@ def _examine_tools() -> Iterator[Finding]:
     from research_kit.agent.trusting import find_trust_question
 
     for part in unusable_trust_places():
-        text = (
-            f"{TRUST_VARIABLE} names {visible_text(part)!r}, which is no absolute path and counts for nothing"
-        )
-        yield Finding(level="problem", topic="tools", text=text, remedy="Give the whole path.")
+        text = f"{TRUST_VARIABLE} names {visible_text(part)!r}, which counts for nothing: it is no whole path"
+        yield Finding(level="problem", topic="tools", text=text, remedy="Begin it with / or ~.")
     path = find_mcp_config(Path.cwd())
     if path is None:
         yield Finding(level="ok", topic="tools", text="the built-in ones; no mcp.json from here upward")

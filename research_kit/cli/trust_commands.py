@@ -26,9 +26,7 @@ _MAX_BYTES = 10_000_000
 
 def add_trust_command(commands: Any) -> None:
     """Add ``research-kit trust`` to the command line."""
-    parser = commands.add_parser(
-        "trust", help="look at a project's mcp.json and .env, and allow what they do"
-    )
+    parser = commands.add_parser("trust", help="look at a project's mcp.json and .env, and allow them")
     parser.add_argument(
         "path", type=Path, nargs="?", help="a file, or a folder that has some; by default those used here"
     )
@@ -43,7 +41,11 @@ def _run(options: argparse.Namespace) -> int:
         return _show_list()
     if options.forget:
         return _forget(options.path)
-    answers = [_offer(path, is_agreed=options.yes) for path in _files(options.path)]
+    contents = [(path, _read(path)) for path in _files(options.path)]
+    new = [(path, content) for path, content in contents if not _is_known(path, content)]
+    if new and not options.yes and not sys.stdin.isatty():
+        raise ConfigError("Nobody can be asked here. Read the lines above, and add --yes when you agree.")
+    answers = [_settle(path, content, is_agreed=options.yes) for path, content in new]
     return 0 if all(answers) else 1
 
 
@@ -84,9 +86,8 @@ def _files(path: Path | None) -> list[Path]:
     return named
 
 
-def _offer(path: Path, *, is_agreed: bool) -> bool:
-    """Show what a file would do, and trust it when the user agrees."""
-    content = _read(path)
+def _is_known(path: Path, content: bytes) -> bool:
+    """Show what a file would do, unless it is trusted."""
     shown = visible_text(str(path.absolute()))
     if is_trusted(path, content):
         print(f"{shown} is trusted as it is.")
@@ -94,18 +95,18 @@ def _offer(path: Path, *, is_agreed: bool) -> bool:
     print(f"{shown}:")
     for line in _deeds(path, content):
         print(f"  {line}")
-    if not is_agreed and not _agrees():
+    return False
+
+
+def _settle(path: Path, content: bytes, *, is_agreed: bool) -> bool:
+    """Trust the content that was shown, when the user agrees."""
+    shown = visible_text(str(path.absolute()))
+    if not is_agreed and input(f"Trust {shown}? [y/N] ").strip().lower() not in ("y", "yes"):
         print("not trusted")
         return False
     trust_file(path, content)
-    print("trusted until it changes")
+    print(f"{shown} is trusted until it changes.")
     return True
-
-
-def _agrees() -> bool:
-    if not sys.stdin.isatty():
-        raise ConfigError("Nobody can be asked here. Read the lines above, and add --yes when you agree.")
-    return input("Trust it? [y/N] ").strip().lower() in ("y", "yes")
 
 
 def _deeds(path: Path, content: bytes) -> Iterator[str]:
