@@ -16,11 +16,15 @@ from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from research_kit.agent.stdio_transport import MAX_MESSAGE_BYTES, StdioTransport
 from research_kit.agent.tool_log import ToolLog
 from research_kit.config import keep_loopback_direct
 from research_kit.errors import ToolError
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    import httpx2
     from mcp import Client, StdioServerParameters
     from mcp.server.mcpserver import MCPServer
 
@@ -105,7 +109,7 @@ class Connection:
     async def _open(self, stack: contextlib.AsyncExitStack) -> Client:
         from mcp import Client, StdioServerParameters
 
-        target = self._target
+        target = HttpTarget(url=self._target) if isinstance(self._target, str) else self._target
         if isinstance(target, HttpTarget):
             return await _open_http(stack, target)
         if not isinstance(target, StdioServerParameters):
@@ -119,8 +123,6 @@ def _transport(target: StdioServerParameters, log: ToolLog) -> Any:
         from mcp.client.stdio import stdio_client
 
         return stdio_client(target, errlog=TextIOWrapper(log.file, encoding="utf-8"))
-    from research_kit.agent.stdio_transport import StdioTransport
-
     return StdioTransport(target, log)
 
 
@@ -131,7 +133,40 @@ async def _open_http(stack: contextlib.AsyncExitStack, target: HttpTarget) -> Cl
 
     keep_loopback_direct()
     timeout = httpx2.Timeout(_HTTP_TIMEOUT_S, read=_HTTP_READ_TIMEOUT_S)
-    http_client = await stack.enter_async_context(httpx2.AsyncClient(headers=target.headers, timeout=timeout))
-    return await stack.enter_async_context(
-        Client(streamable_http_client(target.url, http_client=http_client))
+    # Unpacked, so that an answer is no longer than what arrives.
+    headers = {"Accept-Encoding": "identity", **target.headers}
+    http_client = await stack.enter_async_context(
+        httpx2.AsyncClient(headers=headers, timeout=timeout, event_hooks={"response": [_bound_answer]})
     )
+    return await stack.enter_async_context(
+        Client(
+            streamable_http_client(target.url, http_client=http_client, max_sse_event_size=MAX_MESSAGE_BYTES)
+        )
+    )
+
+
+async def _bound_answer(response: httpx2.Response) -> None:
+    """Let an answer end with an error where it is too long; a stream of events has a limit of MCP's own."""
+    if response.headers.get("content-type", "").lower().startswith("application/json"):
+        is_packed = response.headers.get("content-encoding", "identity").lower() != "identity"
+        response.stream = _bounded(response.stream, is_packed=is_packed)
+
+
+def _bounded(stream: Any, *, is_packed: bool) -> httpx2.AsyncByteStream:
+    import httpx2
+
+    class Bounded(httpx2.AsyncByteStream):
+        async def __aiter__(self) -> AsyncIterator[bytes]:
+            if is_packed:
+                raise httpx2.StreamError("the answer is packed, which was not asked for")
+            byte_count = 0
+            async for chunk in stream:
+                byte_count += len(chunk)
+                if byte_count > MAX_MESSAGE_BYTES:
+                    raise httpx2.StreamError(f"the answer has more than {MAX_MESSAGE_BYTES:,} bytes")
+                yield chunk
+
+        async def aclose(self) -> None:
+            await stream.aclose()
+
+    return Bounded()

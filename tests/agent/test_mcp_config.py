@@ -26,12 +26,14 @@ from research_kit.agent.mcp_file import find_mcp_config
 from research_kit.agent.papers import is_papers
 from research_kit.agent.tools import ToolServer
 from research_kit.errors import ConfigError, ToolError
+from research_kit.trust import trust_file
 
 SCRIPT = str(Path(__file__).with_name("stdio_server.py"))
 
 
 def read(path: Path, servers: Any, **environ: str) -> dict[str, ConfiguredServer]:
     path.write_text(json.dumps({"mcpServers": servers}))
+    trust_file(path, path.read_bytes())
     return {server.name: server for server in read_mcp_config(path, environ=environ)}
 
 
