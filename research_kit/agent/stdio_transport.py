@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import json
 import os
+import re
 import signal
 import time
 from collections.abc import AsyncIterator
@@ -37,6 +38,8 @@ _GRACE_S = 2.0
 _POLL_S = 0.01
 _CHUNK_BYTES = 65_536
 _SHOWN_CHARACTERS = 300
+# How nearly every server begins an answer.
+_ANSWER = re.compile(rb'\s*\{\s*"jsonrpc"\s*:\s*"2\.0"\s*,\s*"id"\s*:\s*(\d{1,15})\s*,\s*"result"')
 
 
 class StdioTransport:
@@ -146,17 +149,23 @@ def _message_of(line: bytes) -> SessionMessage | None:
 def _failure_of(line: bytes, cause: str) -> JSONRPCMessage | None:
     from mcp.types import PARSE_ERROR, ErrorData, JSONRPCError
 
-    try:
-        # More is read than is allowed, only to know whom to tell.
-        loose = json.loads(line.decode("utf-8", "replace"))
-    except (ValueError, RecursionError):
-        return None
-    request_id = loose.get("id") if isinstance(loose, dict) else None
-    if not isinstance(request_id, int | str) or "method" in loose:
+    request_id = _request_id(line)
+    if request_id is None:
         return None
     details = next((part.strip() for part in cause.splitlines() if "Invalid JSON" in part), "it is no answer")
     text = f"an answer that cannot be read as JSON in UTF-8 ({details.partition(' [')[0]})"
     return JSONRPCError(jsonrpc="2.0", id=request_id, error=ErrorData(code=PARSE_ERROR, message=text))
+
+
+def _request_id(line: bytes) -> int | str | None:
+    """Return whose answer a line is that breaks the rules: more is read than is allowed, for this alone."""
+    try:
+        loose = json.loads(line.decode("utf-8", "replace"), strict=False)
+    except (ValueError, RecursionError):
+        found = _ANSWER.match(line)
+        return int(found[1]) if found else None
+    request_id = loose.get("id") if isinstance(loose, dict) and "method" not in loose else None
+    return request_id if isinstance(request_id, int | str) else None
 
 
 async def _write(
