@@ -19,6 +19,7 @@ from research_kit.cli.store_commands import add_store_commands, print_store
 from research_kit.cli.test_commands import add_test_commands
 from research_kit.cli.tool_server_commands import add_tool_server_commands
 from research_kit.cli.transfer_commands import add_transfer_commands
+from research_kit.cli.trust_commands import add_trust_command
 from research_kit.config import load_settings
 from research_kit.errors import ResearchKitError
 from research_kit.plain_stream import guard_terminal
@@ -52,6 +53,7 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="command")
     add_init_command(commands)
     add_doctor_command(commands)
+    add_trust_command(commands)
     add_store_commands(commands)
     status = commands.add_parser("status", help="where traces go, and what waits to be delivered")
     status.set_defaults(run=_show_status)
