@@ -26,7 +26,6 @@ UNKNOWN = "–"  # noqa: RUF001 - the dash is what readers expect for "no value"
 
 _MOST_DECIMALS = 6
 _LEAST_USD = 0.000_001  # what is less may round to nothing
-# Letters that look like nothing at all, although Unicode counts them as printable.
 _MOST_SPACES = 3
 
 

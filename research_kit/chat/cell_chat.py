@@ -79,8 +79,7 @@ class CellAnswer:
 
     def __repr__(self) -> str:
         """Show text and figures where there is no HTML."""
-        return plain_block("
-".join([self.text, "", *self._notices, " · ".join(self._facts)]))
+        return plain_block("\n".join([self.text, "", *self._notices, " · ".join(self._facts)]))
 
     def _repr_html_(self) -> str:
         facts = [escape(fact) for fact in self._facts]

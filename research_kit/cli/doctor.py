@@ -193,7 +193,7 @@ def _examine_tools() -> Iterator[Finding]:
     from research_kit.agent.trusting import find_trust_question
 
     for part in unusable_trust_places():
-        text = f"{TRUST_VARIABLE} names {visible_text(part)!r}, which counts for nothing: it is no whole path"
+        text = f"{TRUST_VARIABLE} names {plain_text(part)!r}, which counts for nothing: it is no whole path"
         yield Finding(level="problem", topic="tools", text=text, remedy="Begin it with / or ~.")
     path = find_mcp_config(Path.cwd())
     if path is None:
@@ -201,7 +201,7 @@ def _examine_tools() -> Iterator[Finding]:
         return
     question = find_trust_question(Path.cwd())
     if question is not None:
-        text = f"{visible_text(str(path))} is not trusted, so nothing of it is started"
+        text = f"{plain_text(str(path))} is not trusted, so nothing of it is started"
         for plan in question.plans:
             yield Finding(level="note", topic="tools", text=f"{plan.name}, not used: it {plan.deed}")
         yield Finding(level="note", topic="tools", text=text, remedy=trust_command(path))
@@ -213,7 +213,7 @@ def _examine_tools() -> Iterator[Finding]:
 def _examine_server(server: ConfiguredServer, path: Path) -> Finding:
     from mcp import StdioServerParameters
 
-    name, target = visible_text(server.name), server.target
+    name, target = plain_text(server.name), server.target
     if target is None:
         return Finding(level="problem", topic="tools", text=_printable(server.problem or name))
     if isinstance(target, StdioServerParameters):
@@ -232,7 +232,7 @@ def _examine_program(name: str, target: StdioServerParameters, path: Path) -> Fi
 
 
 def _printable(text: str) -> str:
-    return visible_text(masked_text(text))
+    return plain_text(masked_text(text))
 
 
 def _examine_jupyter() -> Iterator[Finding]:
