@@ -223,8 +223,13 @@ class KernelSession:
         if identity is None:
             reason = "no session is bound; research_kit.bind() binds one"
             return self._disabled(reason)
-        if not settings.is_tracing_enabled:
-            return self._disabled("LANGFUSE_TRACING_ENABLED is false")
+        if not is_tracing_enabled():
+            name = (
+                "OTEL_SDK_DISABLED is true"
+                if settings.is_tracing_enabled
+                else "LANGFUSE_TRACING_ENABLED is false"
+            )
+            return self._disabled(name)
         known = SessionStatus(
             state="connected" if settings.public_key else "local",
             session_id=identity.session_id,
@@ -273,7 +278,7 @@ class KernelSession:
             from research_kit.session.telemetry import is_sent_by_langfuse
 
             if is_sent_by_langfuse(public_key):
-                self.activate()
+                self._switch_on({})
 
     def _switch_on(self, given: Mapping[str, Any]) -> None:
         try:

@@ -197,5 +197,5 @@ def _warn_of(ignored: Iterable[str], given: Arguments) -> None:
             f"{', '.join(names)} of this Langfuse client has no effect, because Langfuse keeps the first "
             "client of each key. Make the client before anything is observed; a mask can also be given to "
             "research_kit.bind(mask=...).",
-            stacklevel=5,
+            stacklevel=4,
         )

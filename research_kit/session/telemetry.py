@@ -1,14 +1,15 @@
 """Switching tracing on: the one Langfuse client of the process and the processors on its provider.
 
-Owns the heavy imports and their order; identity is given to it. Invariant: there is at most one client of ours
-per process, because Langfuse's SDK keeps the first and disables itself when keys differ. Which of the clients
-that user code makes are ours, `langfuse_clients` decides.
+Owns the heavy imports and their order; identity is given to it. Invariant: there is at most one client of
+ours per process, because Langfuse's SDK keeps the first and disables itself when keys differ. Which of the
+clients that user code makes are ours, `langfuse_clients` decides.
 """
 
 from __future__ import annotations
 
 import atexit
 import os
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ import httpx
 from langfuse import Langfuse, LangfuseOtelSpanAttributes
 from opentelemetry import trace
 from opentelemetry.context import Context
+from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
@@ -46,7 +48,7 @@ class Telemetry:
         delivery: Takes what has ended.
         tracer: Begins observations of our own.
         add_processor: Lets a processor see the spans of the process.
-        is_sent_by_langfuse: Whether Langfuse's SDK sends the observations itself, past the mask and the spool.
+        is_sent_by_langfuse: Whether Langfuse's SDK sends the observations itself, past mask and spool.
     """
 
     client: Langfuse
@@ -122,7 +124,20 @@ class ClientPlan:
     def make_client(self) -> Langfuse:
         """Return the client, made now or before; Langfuse has a lock of its own around the making."""
         with _media_inside():
-            return Langfuse(**self.arguments)
+            return Langfuse(**{**_provider_after_main_thread(), **self.arguments})
+
+
+def _provider_after_main_thread() -> dict[str, TracerProvider]:
+    """Return the argument that lets a client be made in a thread that has outlived the main one.
+
+    Langfuse's own provider asks detectors in a thread pool, which Python does not start any more by then.
+    """
+    if threading.main_thread().is_alive():
+        return {}
+    if isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
+        provider = TracerProvider(resource=Resource.get_empty(), id_generator=OwnIdGenerator())
+        trace.set_tracer_provider(provider)
+    return {"tracer_provider": cast(TracerProvider, trace.get_tracer_provider())}
 
 
 def plan_client(
