@@ -13,7 +13,7 @@ from functools import cache
 
 from opentelemetry.sdk.trace import ReadableSpan
 
-from research_kit.session.attribute_names import SESSION_ID
+from research_kit.session.attribute_names import OBSERVATION, SESSION_ID
 
 __all__ = [
     "LANGFUSE_SCOPE",
@@ -34,7 +34,10 @@ _ALSO_INSTRUMENTED = {
 }
 # Libraries that call others which may be observed too; both would count the same tokens.
 _OUTER_SCOPES = frozenset({"openinference.instrumentation.litellm"})
-_INNER_SCOPES = frozenset({"openinference.instrumentation.anthropic", "openinference.instrumentation.openai"})
+_OPENAI_SCOPE = "openinference.instrumentation.openai"
+_INNER_SCOPES = frozenset({"openinference.instrumentation.anthropic", _OPENAI_SCOPE})
+_DROP_IN = "langfuse.openai"
+_CALLS = frozenset({"generation", "embedding"})
 # On a span that tells once more what its parent tells.
 REPETITION = "research_kit.repetition"
 _MCP_METHODS = frozenset({"tools/call", "resources/read", "prompts/get"})
@@ -85,7 +88,13 @@ def repeats_its_parent(span: ReadableSpan, parent: ReadableSpan) -> bool:
     scope, parent_scope = span.instrumentation_scope, parent.instrumentation_scope
     if scope is None or parent_scope is None or scope.name not in _INNER_SCOPES:
         return False
-    return parent_scope.name in _OUTER_SCOPES
+    return parent_scope.name in _OUTER_SCOPES or (
+        # Once it is imported, Langfuse's drop-in records every call of OpenAI's library.
+        scope.name == _OPENAI_SCOPE
+        and parent_scope.name == LANGFUSE_SCOPE
+        and _DROP_IN in sys.modules
+        and (parent.attributes or {}).get(OBSERVATION + "type") in _CALLS
+    )
 
 
 def _is_instrumented(scope_name: str) -> bool:

@@ -14,6 +14,12 @@ from typing import Any
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 PUBLIC_KEY, SECRET_KEY = "pk-lf-recorded", "sk-lf-recorded"
+_PROJECT = {
+    "id": "project",
+    "name": "recorded",
+    "organization": {"id": "organization", "name": "recorded"},
+    "metadata": {},
+}
 
 
 @dataclass
@@ -77,7 +83,7 @@ def _handler(recorded: RecordingServer) -> type[BaseHTTPRequestHandler]:
 
         def do_GET(self) -> None:
             self._note(b"")
-            self._answer({"data": [{"id": "project", "name": "recorded"}], "meta": {}})
+            self._answer({"data": [_PROJECT], "meta": {}})
 
         def _note(self, body: bytes) -> None:
             recorded.bodies.append(body)
