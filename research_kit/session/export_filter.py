@@ -13,7 +13,7 @@ from functools import cache
 
 from opentelemetry.sdk.trace import ReadableSpan
 
-from research_kit.session.attribute_names import OBSERVATION, SESSION_ID
+from research_kit.session.attribute_names import SESSION_ID
 
 __all__ = [
     "LANGFUSE_SCOPE",
@@ -36,8 +36,8 @@ _ALSO_INSTRUMENTED = {
 _OUTER_SCOPES = frozenset({"openinference.instrumentation.litellm"})
 _OPENAI_SCOPE = "openinference.instrumentation.openai"
 _INNER_SCOPES = frozenset({"openinference.instrumentation.anthropic", _OPENAI_SCOPE})
-_DROP_IN = "langfuse.openai"
-_CALLS = frozenset({"generation", "embedding"})
+# Records every call of OpenAI's library once it is imported, beside an instrumentation and not around it.
+_OPENAI_DROP_IN = "langfuse.openai"
 # On a span that tells once more what its parent tells.
 REPETITION = "research_kit.repetition"
 _MCP_METHODS = frozenset({"tools/call", "resources/read", "prompts/get"})
@@ -47,6 +47,8 @@ def should_export_span(span: ReadableSpan) -> bool:
     """Say whether ``span`` belongs into a trace: Langfuse's choice, and both sides of MCP calls."""
     scope = span.instrumentation_scope
     if scope is not None and scope.name in _INNER_SCOPES and REPETITION in (span.attributes or {}):
+        return False
+    if scope is not None and scope.name == _OPENAI_SCOPE and _OPENAI_DROP_IN in sys.modules:
         return False
     if scope is not None and scope.name in _ALSO_INSTRUMENTED and _is_instrumented(scope.name):
         return False
@@ -88,13 +90,7 @@ def repeats_its_parent(span: ReadableSpan, parent: ReadableSpan) -> bool:
     scope, parent_scope = span.instrumentation_scope, parent.instrumentation_scope
     if scope is None or parent_scope is None or scope.name not in _INNER_SCOPES:
         return False
-    return parent_scope.name in _OUTER_SCOPES or (
-        # Once it is imported, Langfuse's drop-in records every call of OpenAI's library.
-        scope.name == _OPENAI_SCOPE
-        and parent_scope.name == LANGFUSE_SCOPE
-        and _DROP_IN in sys.modules
-        and (parent.attributes or {}).get(OBSERVATION + "type") in _CALLS
-    )
+    return parent_scope.name in _OUTER_SCOPES
 
 
 def _is_instrumented(scope_name: str) -> bool:
