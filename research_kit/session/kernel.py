@@ -265,7 +265,8 @@ class KernelSession:
         """
         with guarded("activation"):
             if self.is_active:
-                self._switch_on(given)
+                if self._telemetry is None:
+                    self._switch_on(given)
                 self.activate()
             elif load_settings().public_key:
                 self._make_plan(given)

@@ -117,7 +117,8 @@ class LangfuseClients:
     def _wrap(self, module: ModuleType) -> None:
         from wrapt import wrap_function_wrapper
 
-        wrap_function_wrapper(module, "Langfuse.__init__", self._make)
+        with guarded("import of Langfuse"):  # else the import fails
+            wrap_function_wrapper(module, "Langfuse.__init__", self._make)
 
     def _make(
         self, make: Callable[..., None], _: object, args: tuple[object, ...], given: dict[str, Any]
@@ -147,6 +148,8 @@ class LangfuseClients:
             self.exports_itself = True
             return given
         plan = self._session.prepare_client({name: given[name] for name in _TAKEN_OVER & given.keys()})
+        if self.exports_itself:
+            return given
         if plan is None:
             # Without keys Langfuse makes a client that does nothing, and says so.
             return {**given, "tracing_enabled": False}
