@@ -155,8 +155,9 @@ def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
 
 
 def is_tracing_enabled() -> bool:
-    """Say whether telemetry is wanted; asked per observation, so it reads one variable only."""
-    return _flag(os.environ, "LANGFUSE_TRACING_ENABLED", default=True)
+    """Say whether telemetry is wanted, by Langfuse's variable and OpenTelemetry's."""
+    is_otel_disabled = os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true"
+    return not is_otel_disabled and _flag(os.environ, "LANGFUSE_TRACING_ENABLED", default=True)
 
 
 def is_replaying() -> bool:

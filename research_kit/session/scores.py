@@ -17,7 +17,7 @@ import httpx
 from research_kit.errors import ConfigError
 from research_kit.session import kernel
 
-__all__ = ["ScoreTransport", "score", "score_payload"]
+__all__ = ["ClientTransport", "ScoreTransport", "score", "score_payload"]
 
 _PATH = "/api/public/scores"
 
@@ -27,12 +27,12 @@ class ScoreTransport(httpx.BaseTransport):
 
     Args:
         add_score: Puts one score, as a JSON object, into the spool.
-        verify: Whether certificates may be asked for; loading them takes longer than binding a session.
+        network: Takes the other requests.
     """
 
-    def __init__(self, add_score: Callable[[bytes], None], *, verify: bool) -> None:
+    def __init__(self, add_score: Callable[[bytes], None], *, network: httpx.BaseTransport) -> None:
         self._add_score = add_score
-        self._network = httpx.HTTPTransport(verify=verify)
+        self._network = network
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         """Answer a score with its id, and forward other requests."""
@@ -52,6 +52,19 @@ class ScoreTransport(httpx.BaseTransport):
         score = {**score, "id": score.get("id") or str(uuid.uuid4())}
         self._add_score(_encode(score))
         return str(score["id"])
+
+
+class ClientTransport(httpx.BaseTransport):
+    """Sends requests through a client of user code, which may know of proxies, certificates and headers."""
+
+    def __init__(self, client: httpx.Client) -> None:
+        self._client = client
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        """Forward the request with what the client adds to each of its own."""
+        for name, value in self._client.headers.items():
+            request.headers.setdefault(name, value)
+        return self._client.send(request)
 
 
 def score(

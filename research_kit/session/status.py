@@ -39,6 +39,7 @@ class SessionStatus:
         lost_count: Observations given up because the spool was full.
         refused_count: Observations that the server refused for their content; kept in a file of their own.
         since: Since when the state is what it is.
+        notice: What Langfuse clients of user code send past the session or its mask; empty when nothing.
         faults: First telemetry error of each place, by place.
     """
 
@@ -53,6 +54,7 @@ class SessionStatus:
     lost_count: int = 0
     refused_count: int = 0
     since: datetime | None = None
+    notice: str = ""
     faults: tuple[tuple[str, str], ...] = ()
 
     def __post_init__(self) -> None:
@@ -87,6 +89,7 @@ class SessionStatus:
             ("user", self.user_id),
             ("page", without_passwords(self.session_url or self.base_url or "")),
             ("reason", self.reason),
+            ("notice", self.notice),
             ("since", f"{self.since:%Y-%m-%d %H:%M:%S %Z}" if self.since else None),
         ]
         rows += [(name, text) for name, text in named if text]
