@@ -122,7 +122,7 @@ def pull(
     remote.close()
     target = Target(store.base_url, store.public_key, store.secret_key)
     try:
-        with TraceReader(base_url, *keys) as source:
+        with TraceReader(base_url, *keys, max_read_mb=load_settings().read_max_mb) as source:
             # One session is soon fetched anew; nothing is remembered of it.
             moved = _move(source, target, ObservationQuery(session_id=session_id), on_progress, _Place())
     finally:
@@ -233,7 +233,8 @@ def _batches(rows: Iterable[_Row]) -> Iterator[list[_Row]]:
 
 
 def _open(store: StoreAddress) -> TraceReader:
-    return TraceReader(store.base_url, store.public_key, store.secret_key)
+    # A store of our own, which is read page by page.
+    return TraceReader(store.base_url, store.public_key, store.secret_key, max_read_mb=None)
 
 
 def _remote(url: str | None, public_key: str | None, secret_key: str | None) -> Target:

@@ -8,7 +8,7 @@ from research_kit.wire.asking import (
     Bounds,
 )
 from research_kit.wire.client import open_client
-from research_kit.wire.parsing import JsonError, parse_json, parse_object, plain_words
+from research_kit.wire.parsing import JsonError, TooManyValuesError, parse_json, parse_object, plain_words
 from research_kit.wire.waiting import retry_after_s
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "BoundedClient",
     "Bounds",
     "JsonError",
+    "TooManyValuesError",
     "open_client",
     "parse_json",
     "parse_object",

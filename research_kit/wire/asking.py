@@ -194,9 +194,7 @@ def _too_large(bounds: Bounds) -> AnswerTooLargeError:
 def _whole(answer: httpx.Response, content: bytes) -> httpx.Response:
     kept = [(name, text) for name, text in answer.headers.multi_items() if name not in _WIRE_HEADERS]
     named = {
-        name: value
-        for name, value in answer.extensions.items()
-        if name in ("http_version", "reason_phrase")
+        name: value for name, value in answer.extensions.items() if name in ("http_version", "reason_phrase")
     }
     return httpx.Response(
         answer.status_code, headers=kept, content=content, request=answer.request, extensions=named

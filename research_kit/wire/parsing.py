@@ -11,7 +11,7 @@ import math
 import re
 from typing import Any, NoReturn
 
-__all__ = ["JsonError", "parse_json", "parse_object", "plain_words"]
+__all__ = ["JsonError", "TooManyValuesError", "parse_json", "parse_object", "plain_words"]
 
 _MAX_WORDS = 200
 # Larger whole numbers than a database can hold; nothing that is counted here comes near.
@@ -22,6 +22,10 @@ _STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
 
 class JsonError(ValueError):
     """Content that is no JSON, or none that can be used; the message says why in a few words."""
+
+
+class TooManyValuesError(JsonError):
+    """Content of more values than were allowed; less may be asked for."""
 
 
 def parse_json(content: bytes, *, max_values: int | None = None, keeps_odd_numbers: bool = False) -> Any:
@@ -70,7 +74,7 @@ def plain_words(text: str) -> str:
 def _check_size(content: bytes, max_values: int) -> None:
     # Commas in texts count at first, which is quick; few contents need a second look.
     if _marks(content) > max_values and _marks(_STRING.sub(b"", content)) > max_values:
-        raise JsonError(f"it holds more than {max_values:,} values")
+        raise TooManyValuesError(f"it holds more than {max_values:,} values")
 
 
 def _marks(content: bytes) -> int:
