@@ -125,8 +125,8 @@ def _column(column: Column, rows: Sequence[Mapping[str, Any]]) -> pa.Array:
         values, odd_count = _without_infinities(values)
     if odd_count:
         warn_user(
-            f"{odd_count} of {len(rows)} values of {column.name!r} are beyond what a {column.dtype} can hold, "
-            "and are missing."
+            f"{odd_count} of {len(rows)} values of {column.name!r} are missing: they are beyond what a "
+            f"{column.dtype} can hold."
         )
     return values
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from research_kit.config import load_settings, private_directory
-from research_kit.errors import ConfigError
+from research_kit.errors import BackendError, ConfigError, ResearchKitError
 from research_kit.store import StoreAddress, ensure_running
 from research_kit.traces.query import ObservationQuery, to_utc
 from research_kit.traces.reader import TraceReader
@@ -136,6 +136,21 @@ def pull(
 
 
 def _move(
+    source: TraceReader, target: Target, query: ObservationQuery, on_progress: Progress, place: _Place
+) -> Transferred:
+    try:
+        return _move_rows(source, target, query, on_progress, place)
+    except ResearchKitError:
+        raise
+    except (LookupError, TypeError, AttributeError, ValueError, OverflowError) as error:
+        raise BackendError(
+            f"Cannot move what {source.base_url} answers: a row is not as Langfuse writes it "
+            f"({type(error).__name__}: {error}). Check its address, and that it is of version 4 or later.",
+            base_url=source.base_url,
+        ) from error
+
+
+def _move_rows(
     source: TraceReader, target: Target, query: ObservationQuery, on_progress: Progress, place: _Place
 ) -> Transferred:
     observation_count = score_count = 0

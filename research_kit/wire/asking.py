@@ -92,9 +92,15 @@ class BoundedClient:
             method,
             url,
             headers={"accept-encoding": "gzip", **(headers or {})},
-            extensions={"trace": self._note_connection},
             **parts,
         )
+        return self.send(request, bounds=bounds, auth=auth)
+
+    def send(
+        self, request: httpx.Request, *, bounds: Bounds, auth: tuple[str, str] | None = None
+    ) -> httpx.Response:
+        """Return the whole answer to a request that is made already; the errors are those of `request`."""
+        request.extensions = {**request.extensions, "trace": self._note_connection}
         deadline = _Deadline(bounds.total_s, self._cut_connections)
         try:
             with deadline, closing(self._client.send(request, auth=auth, stream=True)) as answer:
