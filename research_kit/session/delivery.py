@@ -338,7 +338,12 @@ def _say_lost(loss: Loss) -> None:
 
 
 def deliver_spools(
-    get_backend: Callable[[], Backend], folder: Path, *, timeout_s: float, includes_refused: bool = False
+    get_backend: Callable[[], Backend],
+    folder: Path,
+    *,
+    timeout_s: float,
+    includes_refused: bool = False,
+    on_change: Callable[[DeliveryState], None] = lambda state: None,
 ) -> DeliveryState:
     """Deliver what processes that are gone have left in ``folder``, and return how that went.
 
@@ -347,6 +352,7 @@ def deliver_spools(
         folder: The spools of one destination.
         timeout_s: How long to try.
         includes_refused: Try again also what the server had refused for its content.
+        on_change: Called with how it stands when that has become something else.
     """
     if includes_refused:
         for path in spool_paths(folder, REFUSED_SUFFIX):
@@ -356,7 +362,12 @@ def deliver_spools(
                 if spool is not None:
                     path.rename(path.with_suffix(".spool"))
                     spool.close()
-    processor = DeliveryProcessor(get_backend, folder, should_export=lambda _: False)
+    processor = DeliveryProcessor(
+        get_backend,
+        folder,
+        should_export=lambda _: False,
+        on_change=lambda: on_change(processor.state),
+    )
     processor.force_flush(int(timeout_s * 1000))
     state = processor.state
     processor.shutdown()
