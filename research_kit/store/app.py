@@ -44,6 +44,7 @@ def build_app(store: Store) -> Starlette:
             ApiError: answer_api_error,
             HTTPException: _answer_http_error,
             sqlite3.OperationalError: _StorageProblem(),
+            RecursionError: _answer_too_deep,
         },
     )
 
@@ -73,6 +74,12 @@ class _NoteActivity:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self._activity.note()
         await self._app(scope, receive, send)
+
+
+async def _answer_too_deep(_request: Request, _error: Exception) -> Response:
+    return json_answer(
+        {"message": "The body is nested too deeply", "error": "InvalidRequestError"}, status_code=400
+    )
 
 
 async def _answer_http_error(request: Request, error: Exception) -> Response:

@@ -213,7 +213,7 @@ def _summary(connection: sqlite3.Connection, session_id: str) -> SessionSummary:
     sums = connection.execute(
         """
         SELECT session_id, max(user_id), count(DISTINCT trace_id), min(start_ms), max(end_ms),
-               sum(total_usage), sum(total_cost),
+               CAST(total(total_usage) AS INTEGER), sum(total_cost),
                sum(total_usage > 0 AND total_cost IS NULL), sum(level = 'ERROR')
         FROM observations WHERE session_id = ?
         """,
