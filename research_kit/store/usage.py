@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from research_kit.store.jsontext import parse_or_none
+from research_kit.store.jsontext import is_too_much, parse_or_none
 from research_kit.store.prices import Model, PricingTier, cut_cost, find_model
 
 __all__ = ["Consumption", "read_consumption", "read_usage"]
@@ -113,7 +113,7 @@ def read_usage(attributes: Mapping[str, Any]) -> dict[str, int]:
 def _json_object(attributes: Mapping[str, Any], name: str) -> dict[str, Any] | None:
     """Return an attribute that holds an object as JSON; None when it is missing or no JSON at all."""
     given = attributes.get(name)
-    if not given:
+    if not given or (isinstance(given, str) and is_too_much(given)):
         return None
     try:
         parsed = json.loads(given) if isinstance(given, str) else None

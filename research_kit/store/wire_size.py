@@ -15,7 +15,7 @@ from research_kit.store.spans import ExportError
 __all__ = ["MAX_FIELDS", "MAX_SPANS", "check_size", "too_many"]
 
 MAX_SPANS = 50_000
-MAX_FIELDS = 2_000_000
+MAX_FIELDS = 1_000_000
 # So few bytes cannot fill the memory, and counting would cost most exports a tenth of their time.
 _UNCOUNTED_BYTES = 256 * 1024
 _VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5
@@ -27,14 +27,6 @@ class _Message(NamedTuple):
     """A message of the protocol: its fields that are messages, by number."""
 
     fields: Mapping[int, _Message]
-
-
-class _Part(NamedTuple):
-    """Where a message is in the body."""
-
-    begin: int
-    end: int
-    message: _Message
 
 
 # Values hold lists of values and of pairs, which hold values.
@@ -56,42 +48,53 @@ def check_size(body: bytes) -> None:
     """
     if len(body) <= _UNCOUNTED_BYTES:
         return
-    parts = [_Part(0, len(body), _EXPORT)]
+    try:
+        _count(body)
+    except IndexError:  # it ends in the middle of a number
+        raise _unreadable() from None
+
+
+def _count(body: bytes) -> None:
+    parts: list[tuple[int, int, _Message]] = [(0, len(body), _EXPORT)]
     span_count = field_count = 0
     while parts:
         position, end, message = parts.pop()
         while position < end:
-            position, inner = _read_field(body, position, message)
+            tag, position = _read_varint(body, position)
             field_count += 1
+            if tag & 7 != _LENGTH:
+                position = _skip(body, position, tag & 7)
+                continue
+            length, position = _read_varint(body, position)
+            inner = message.fields.get(tag >> 3)
             if inner is not None:
-                span_count += inner.message is _SPAN
-                if inner.begin < inner.end:
-                    parts.append(inner)
+                span_count += inner is _SPAN
+                if length:
+                    parts.append((position, position + length, inner))
+            position += length
             if field_count > MAX_FIELDS or span_count > MAX_SPANS:
                 raise too_many()
         if position != end:
             raise _unreadable()
 
 
-def _read_field(body: bytes, position: int, message: _Message) -> tuple[int, _Part | None]:
-    """Return where the next field begins, and the message that this one holds."""
-    tag, position = _read_varint(body, position)
-    kind = tag & 7
-    if kind == _LENGTH:
-        length, begin = _read_varint(body, position)
-        inner = message.fields.get(tag >> 3)
-        return begin + length, None if inner is None else _Part(begin, begin + length, inner)
+def _skip(body: bytes, position: int, kind: int) -> int:
+    """Return where a field ends that holds no bytes of its own."""
     if kind == _VARINT:
-        return _read_varint(body, position)[1], None
+        return _read_varint(body, position)[1]
     if kind not in _FIXED_BYTES:
         raise _unreadable()
-    return position + _FIXED_BYTES[kind], None
+    return position + _FIXED_BYTES[kind]
 
 
 def _read_varint(body: bytes, position: int) -> tuple[int, int]:
     """Return a number, and where what follows it begins."""
-    number = 0
-    for place, byte in enumerate(body[position : position + _MAX_VARINT_BYTES]):
+    number = body[position]
+    if number < 0x80:
+        return number, position + 1
+    number &= 0x7F
+    for place in range(1, _MAX_VARINT_BYTES):
+        byte = body[position + place]
         number |= (byte & 0x7F) << (7 * place)
         if byte < 0x80:
             return number, position + place + 1
