@@ -16,7 +16,15 @@ from research_kit.config import load_settings
 from research_kit.errors import ResearchKitError
 from research_kit.session.backend import Backend, refusal
 from research_kit.session.spool import Entry, Kind
-from research_kit.wire import BoundedClient, Bounds, JsonError, open_client, parse_json, retry_after_s
+from research_kit.wire import (
+    AnswerError,
+    BoundedClient,
+    Bounds,
+    JsonError,
+    open_client,
+    parse_json,
+    retry_after_s,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -90,6 +98,9 @@ class Sender:
             return Answer(outcome="away", reason=_unreached(error))
         except ResearchKitError as error:
             return Answer(outcome="away", reason=_unreached(error))
+        except AnswerError as error:
+            reason = f"{backend.base_url} does not answer as it should: {error}"
+            return Answer(outcome="failed", reason=reason)
         except httpx.HTTPError as error:
             return Answer(outcome="failed", reason=_unreached(error))
         return _judge(backend, answer)

@@ -135,7 +135,7 @@ def assert_readable(client: httpx.Client) -> None:
 def test_any_number_is_taken_or_refused(
     number: str, client: httpx.Client, store: StoreAddress, recwarn: pytest.WarningsRecorder
 ) -> None:
-    """In every place, as text and as a number of the protocol; afterwards everything is read, also as frames."""
+    """In every place, as text and as a number of the protocol; afterwards everything is read, frames too."""
     for place, (key, template) in enumerate(TEXT_PLACES.values()):
         text = json.dumps(template.format(number))
         post(client, EXPORT, export(key, f'{{"stringValue": {text}}}', span=100 + place))
