@@ -21,6 +21,7 @@ from research_kit.traces.jsonarray import JsonArray
 from research_kit.traces.notices import warn_user
 from research_kit.traces.schema import Column, Dtype, Schema
 from research_kit.traces.wire import json_text_of
+from research_kit.wire import plain_words
 
 __all__ = [
     "ARROW_TYPES",
@@ -202,7 +203,7 @@ def _misfit(column: Column, number: int, value: object, error: Exception) -> Res
         "nothing that can be read" if value is None else f"{reprlib.repr(value)}, a {type(value).__name__}"
     )
     return ResearchKitError(
-        f"Cannot build column {column.name!r} ({column.dtype}): row {number} has {shown} ({error}). "
+        f"Cannot build column {column.name!r} ({column.dtype}): row {number} has {shown} ({plain_words(str(error))}). "
         "The server sends something that this version does not know; update research-kit, or read less with "
         "start_time, end_time or trace_id."
     )

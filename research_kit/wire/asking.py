@@ -151,7 +151,7 @@ class _Deadline:
 
     def error(self) -> AnswerError:
         """Say so."""
-        return AnswerError(f"its answer was not complete after {self._total_s:g} s")
+        return AnswerError(f"its answer was not complete after {round(self._total_s, 1):g} s")
 
 
 def _read(answer: httpx.Response, bounds: Bounds, deadline: _Deadline) -> bytes:
