@@ -238,6 +238,8 @@ class Spool:
                 first = min(offsets, default=None) if self._is_unordered else next(offsets, None)
                 if first is not None:
                     self._write(Kind.ACCEPTED, _NUMBER.pack(first), NO_KEY)
+            if self._is_behind and not isinstance(self._file, NoFile):
+                self._catch_up(takes_all=False)
             self._keep_limit()
 
     def _remove(self, gone: set[int]) -> None:

@@ -199,11 +199,10 @@ def _texts(values: list[Any]) -> pa.Array:
 
 def _misfit(column: Column, number: int, value: object, error: Exception) -> ResearchKitError:
     """Say which value of a column does not fit."""
-    shown = (
-        "nothing that can be read" if value is None else f"{reprlib.repr(value)}, a {type(value).__name__}"
-    )
+    shown = f"{reprlib.repr(value)}, a {type(value).__name__}" if value is not None else "what cannot be read"
     return ResearchKitError(
-        f"Cannot build column {column.name!r} ({column.dtype}): row {number} has {shown} ({plain_words(str(error))}). "
+        f"Cannot build column {column.name!r} ({column.dtype}): row {number} has {shown}: "
+        f"{plain_words(str(error))}. "
         "The server sends something that this version does not know; update research-kit, or read less with "
         "start_time, end_time or trace_id."
     )
