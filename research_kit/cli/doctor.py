@@ -170,11 +170,14 @@ def _examine_langfuse() -> Iterator[Finding]:
 def _langfuse_version(base_url: str) -> Version | None:
     import httpx
 
-    from research_kit.wire import open_client
+    from research_kit.wire import BoundedClient, Bounds, open_client, parse_object
 
     try:
         with open_client(base_url, timeout_s=5.0) as client:
-            return Version(str(client.get(f"{base_url}/api/public/health").json()["version"]))
+            answer = BoundedClient(client).request(
+                "GET", f"{base_url}/api/public/health", bounds=Bounds(total_s=10.0)
+            )
+        return Version(str(parse_object(answer.content)["version"]))
     except (httpx.HTTPError, ValueError, LookupError, TypeError):
         return None
 

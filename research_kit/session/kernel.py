@@ -362,7 +362,7 @@ class KernelSession:
             pending_count=delivery.pending_count,
             delivered_count=delivery.delivered_count,
             lost_count=delivery.lost_count,
-            refused_count=delivery.refused_count,
+            refused_count=delivery.aside_count,
             since=known.since if delivery.since is None else datetime.fromtimestamp(delivery.since, UTC),
         )
 
