@@ -24,6 +24,7 @@ ROWS = [
     {"wire"},
     {"trust"},
     {"config", "_optional", "_slow_formats", "_words"},
+    {"private"},
     {"errors"},
 ]
 HEAVY = ("pandas", "dspy", "mcp", "langfuse", "IPython", "anywidget", "papermill", "uvicorn")

@@ -41,12 +41,10 @@ def give_feedback(trace_id: str, value: int | None, comment: str) -> None:
 def _delete_score(score_id: str) -> None:
     import httpx
 
-    from research_kit.wire import open_client
-
     session.flush()
     backend = session.resolve_backend()
     try:
-        with open_client(backend.base_url, timeout_s=_TIMEOUT_S) as client:
+        with backend.open_client(timeout_s=_TIMEOUT_S) as client:
             answer = client.delete(
                 f"{backend.base_url}/api/public/scores/{score_id}",
                 auth=(backend.public_key, backend.secret_key),

@@ -19,7 +19,6 @@ from research_kit.config import load_settings
 from research_kit.errors import ResearchKitError
 from research_kit.session.backend import Backend, refusal
 from research_kit.session.spool import Entry, Kind
-from research_kit.wire import open_client
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -60,7 +59,7 @@ class Sender:
     def __init__(self, get_backend: Callable[[], Backend]) -> None:
         self._get_backend = get_backend
         self._client: httpx.Client | None = None
-        self._base_url = ""
+        self._place: tuple[object, ...] = ()
 
     def close(self) -> None:
         """Close the connections."""
@@ -83,10 +82,11 @@ class Sender:
         return _judge(backend, answer)
 
     def _client_of(self, backend: Backend) -> httpx.Client:
-        if self._client is None or backend.base_url != self._base_url:
+        place = (backend.base_url, backend.socket_path, backend.secret_key)
+        if self._client is None or place != self._place:
             self.close()
-            self._base_url = backend.base_url
-            self._client = open_client(backend.base_url, timeout_s=load_settings().request_timeout_s)
+            self._place = place
+            self._client = backend.open_client(timeout_s=load_settings().request_timeout_s)
         return self._client
 
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import httpx
 from langfuse import Langfuse
+from langfuse.api import AsyncLangfuseAPI
 from opentelemetry import trace
 from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
@@ -94,7 +95,7 @@ def _media_inside() -> Iterator[None]:
 
 
 def _start_client(settings: Settings, backend: Backend, delivery: DeliveryProcessor) -> Langfuse:
-    return Langfuse(
+    client = Langfuse(
         public_key=backend.public_key,
         secret_key=backend.secret_key,
         base_url=backend.base_url,
@@ -103,12 +104,28 @@ def _start_client(settings: Settings, backend: Backend, delivery: DeliveryProces
         id_generator=OwnIdGenerator(),
         span_exporter=_DiscardingExporter(),
         should_export_span=_is_starting_export,
-        # A server elsewhere may lead from http to https; the embedded store does not.
+        # A server elsewhere may lead from http to https, so its way has certificates.
         httpx_client=httpx.Client(
-            transport=ScoreTransport(delivery.add_score, verify=backend.state != "local")
+            transport=ScoreTransport(delivery.add_score, network=backend.transport() or httpx.HTTPTransport())
         ),
         # Else a score of its own would stay a second in memory before it reaches the spool.
         flush_at=1,
+    )
+    if backend.state == "local":
+        client.async_api = _async_api(backend)
+    return client
+
+
+def _async_api(backend: Backend) -> AsyncLangfuseAPI:
+    """Return the SDK's asynchronous API; its own would send the key to whoever has the store's port."""
+    from research_kit.store.transports import async_transport_to
+
+    return AsyncLangfuseAPI(
+        base_url=backend.base_url,
+        username=backend.public_key,
+        password=backend.secret_key,
+        x_langfuse_public_key=backend.public_key,
+        httpx_client=httpx.AsyncClient(transport=async_transport_to(backend)),
     )
 
 

@@ -15,6 +15,8 @@ from research_kit.traces.reader import TraceReader
 
 __all__ = ["bound_session", "is_bound", "open_reader"]
 
+_TIMEOUT_S = 30.0
+
 
 @contextmanager
 def open_reader(reader: TraceReader | None = None) -> Iterator[TraceReader]:
@@ -36,7 +38,15 @@ def open_reader(reader: TraceReader | None = None) -> Iterator[TraceReader]:
             "Some observations of this kernel are not sent yet and therefore missing. Read again later."
         )
     backend = resolve_backend()
-    with TraceReader(backend.base_url, backend.public_key, backend.secret_key) as opened:
+    keys = (backend.public_key, backend.secret_key)
+    if backend.state == "local":
+        with (
+            backend.open_client(timeout_s=_TIMEOUT_S) as client,
+            TraceReader(backend.base_url, *keys, client=client) as opened,
+        ):
+            yield opened
+        return
+    with TraceReader(backend.base_url, *keys) as opened:
         yield opened
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from itertools import chain, islice
@@ -18,13 +19,16 @@ from typing import Any, Self, TypeVar
 from research_kit.config import load_settings, private_directory
 from research_kit.errors import ConfigError
 from research_kit.store import StoreAddress, ensure_running
+from research_kit.store.transports import transport_to
 from research_kit.traces.query import ObservationQuery, to_utc
 from research_kit.traces.reader import TraceReader
 from research_kit.transfer.target import Target
+from research_kit.wire import open_client
 
 __all__ = ["Transferred", "pull", "push"]
 
 _BATCH = 200
+_TIMEOUT_S = 30.0
 _MILLISECOND = timedelta(milliseconds=1)
 _Row = TypeVar("_Row")
 Progress = Callable[[int], object]
@@ -80,7 +84,7 @@ def push(
     wanted: Sequence[str | None] = session_ids or [None]
     queries = [ObservationQuery(session_id=one, start_time=since_utc) for one in wanted]
     try:
-        with _open(store) as source:
+        with _reading(store) as source:
             moves = [
                 _move(source, remote, query, on_progress, _Place.of(source, remote, query))
                 for query in queries
@@ -120,7 +124,7 @@ def pull(
     remote = _remote(from_url, public_key, secret_key)
     base_url, keys = remote.base_url, _keys(public_key, secret_key)
     remote.close()
-    target = Target(store.base_url, store.public_key, store.secret_key)
+    target = Target(store.base_url, store.public_key, store.secret_key, transport=transport_to(store))
     try:
         with TraceReader(base_url, *keys) as source:
             # One session is soon fetched anew; nothing is remembered of it.
@@ -232,8 +236,13 @@ def _batches(rows: Iterable[_Row]) -> Iterator[list[_Row]]:
         yield batch
 
 
-def _open(store: StoreAddress) -> TraceReader:
-    return TraceReader(store.base_url, store.public_key, store.secret_key)
+@contextmanager
+def _reading(store: StoreAddress) -> Iterator[TraceReader]:
+    with (
+        open_client(store.base_url, timeout_s=_TIMEOUT_S, transport=transport_to(store)) as client,
+        TraceReader(store.base_url, store.public_key, store.secret_key, client=client) as reader,
+    ):
+        yield reader
 
 
 def _remote(url: str | None, public_key: str | None, secret_key: str | None) -> Target:
