@@ -69,7 +69,7 @@ def _close_to_others(path: Path, purpose: str) -> None:
         path.chmod(0o700)
         warnings.warn(
             f"The folder for {purpose}, {str(path)!r}, was open to other users (mode "
-            f"{stat.S_IMODE(known.st_mode):o}) and is now closed to them. What they put there is not used.",
+            f"{stat.S_IMODE(known.st_mode):o}) and is now closed to them.",
             stacklevel=4,
         )
     for above in (path, *path.absolute().parents):

@@ -2,8 +2,8 @@
 
 A link made by `links.opening_link` carries a token. It is exchanged for a cookie that scripts cannot read,
 that the browser sends for requests from the store's own pages only, and only below the place in whose paths
-the pages are shown. The browser remembers the place for just this host name and port, so that an address without
-it finds the pages again. Invariant: without a token or the cookie a page tells nothing but how to get in.
+the pages are shown. The browser remembers the place for just this host name and port, so that an address
+without it finds the pages again. Invariant: without a token or the cookie a page says only how to get in.
 """
 
 from __future__ import annotations

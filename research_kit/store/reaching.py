@@ -147,4 +147,8 @@ class _SocketConnection(http.client.HTTPConnection):
         check_socket(self._path)
         self.sock = socket.socket(socket.AF_UNIX)
         self.sock.settimeout(self.timeout)
-        self.sock.connect(str(self._path))
+        try:
+            self.sock.connect(str(self._path))
+        except OSError:
+            self.close()
+            raise

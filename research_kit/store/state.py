@@ -120,11 +120,7 @@ def open_data_dir(data_dir: Path) -> StorePaths:
         ConfigError: When the folder cannot be created, read or written, or is somebody else's.
         StoreError: When its database is somebody else's.
     """
-    paths = StorePaths.of(private_directory(data_dir, purpose="the embedded store"))
-    for path in (paths.listening, paths.start_lock, paths.server_lock, paths.log):
-        # Open descriptors of other users stay open, but each of these files is soon written anew.
-        if cause := claim_file(path):
-            set_aside(path, cause)
+    paths = _claimed(data_dir)
     for path in (paths.database, *(Path(f"{paths.database}{suffix}") for suffix in ("-wal", "-shm"))):
         if cause := claim_file(path):
             raise StoreError(
@@ -139,9 +135,17 @@ def existing_paths(data_dir: Path) -> StorePaths:
 
     Raises:
         ConfigError: When the folder exists and cannot be used.
-        StoreError: When its database is somebody else's.
     """
-    return open_data_dir(data_dir) if data_dir.exists() else StorePaths.of(data_dir)
+    return _claimed(data_dir) if data_dir.exists() else StorePaths.of(data_dir)
+
+
+def _claimed(data_dir: Path) -> StorePaths:
+    """Close the folder and its small files to other users; what is not this user's is moved aside."""
+    paths = StorePaths.of(private_directory(data_dir, purpose="the embedded store"))
+    for path in (paths.listening, paths.start_lock, paths.server_lock, paths.log):
+        if cause := claim_file(path):
+            set_aside(path, cause)
+    return paths
 
 
 def load_or_create_credentials(paths: StorePaths) -> Credentials:

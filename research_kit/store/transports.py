@@ -1,7 +1,7 @@
 """The way to the running store for httpx.
 
-Owns transports that reach the store as `reaching` does; makes no clients. Invariant: each request looks at the
-socket, or asks for the proof, anew, so a client that has outlived its server sends nothing to a stranger.
+Owns transports that reach the store as `reaching` does; makes no clients. Invariant: each request looks at
+the socket, or asks for the proof, anew, so a client that outlives its server sends nothing to a stranger.
 """
 
 from __future__ import annotations

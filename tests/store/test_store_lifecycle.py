@@ -189,7 +189,14 @@ def test_lost_note_is_written_again(data_dir: Path) -> None:
 def test_keys_are_private(data_dir: Path) -> None:
     """Key file, note and database can be read by their owner only."""
     ensure_running(data_dir, idle_timeout_s=120)
-    for name in ("store-keys.json", "store-server.json", "store.db"):
+    for name in (
+        "store-keys.json",
+        "store-server.json",
+        "store.db",
+        "store.log",
+        "store-start.lock",
+        "store.sock",
+    ):
         assert stat.S_IMODE((data_dir / name).stat().st_mode) == 0o600, name
 
 
