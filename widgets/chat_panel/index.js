@@ -91,9 +91,9 @@ function link(className, text) {
   return node;
 }
 
-/** Show `node` as a link to `url`, or not at all when that is neither a web address nor a path of this host. */
+/** Show `node` as a link to `url`, or not at all when there is no web address. */
 function pointTo(node, url) {
-  node.hidden = !/^(https?:\/\/|\/(?![/\\]))/.test(url ?? "");
+  node.hidden = !/^https?:\/\//.test(url ?? "");
   if (!node.hidden) node.href = url;
 }
 
