@@ -211,7 +211,10 @@ def temporary_directory() -> Path:
     """
     path = temporary_path()
     if path.is_symlink():
-        raise ConfigError(f"Cannot use {str(path)!r} as the folder for data: it is a link. Remove it.")
+        raise ConfigError(
+            f"Cannot use {str(path)!r} as the folder for data: it belongs to another user, or is a link. "
+            "Remove it, or set RESEARCH_KIT_DATA_DIR to a folder that you can write."
+        )
     return private_directory(path, purpose="data")
 
 

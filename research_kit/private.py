@@ -27,6 +27,7 @@ __all__ = [
 ]
 
 _OTHERS = 0o077
+_WRITABLE = 0o022
 # Where nothing says otherwise: a link is not followed, and a pipe in the place of a file holds nobody up.
 _CAREFUL = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
 
@@ -72,6 +73,10 @@ def _close_to_others(path: Path, purpose: str) -> None:
             f"{stat.S_IMODE(known.st_mode):o}) and is now closed to them.",
             stacklevel=4,
         )
+    if known.st_mode & _WRITABLE:
+        for entry in path.iterdir():
+            if entry.lstat().st_uid != owner_id():
+                set_aside(entry, "another user has put it there")
     for above in (path, *path.absolute().parents):
         _check_above(above, path, purpose)
 

@@ -393,6 +393,27 @@ def test_open_folder_is_closed(data_dir: Path, mode: int) -> None:
     assert stat.S_IMODE(data_dir.stat().st_mode) == 0o700
 
 
+@needs_root
+@pytest.mark.parametrize("name", ["store-keys.json", "store.db", "spool", "anything"])
+def test_what_others_put_into_an_open_folder_is_set_aside(data_dir: Path, name: str) -> None:
+    """Keys, traces and folders that another user has planted while the folder was open are not used."""
+    data_dir.mkdir()
+    data_dir.chmod(0o777)
+    planted = data_dir / name
+    if name == "spool":
+        planted.mkdir()
+    else:
+        planted.write_text(json.dumps({"public_key": "pk", "secret_key": "known", "project_id": "local-0"}))
+    planted.chmod(0o777)
+    give_to_nobody(planted)
+    with pytest.warns(UserWarning, match=f"{name}' is not used, because another user has put it there"):
+        address = ensure_running(data_dir)
+    assert address.secret_key != "known"
+    assert [path.lstat().st_uid for path in data_dir.iterdir() if ".aside-" not in path.name].count(
+        NOBODY
+    ) == 0
+
+
 def test_folder_that_all_share_is_refused(data_dir: Path) -> None:
     """A folder like /tmp is not taken away from the others."""
     data_dir.mkdir()
