@@ -112,15 +112,18 @@ def _start_client(settings: Settings, backend: Backend, delivery: DeliveryProces
         flush_at=1,
     )
     if backend.state == "local":
-        client.async_api = _async_api(backend)
+        _lead_async_api(client, backend)
+        if hasattr(os, "register_at_fork"):
+            # In a forked process the SDK makes its own anew.
+            os.register_at_fork(after_in_child=lambda: _lead_async_api(client, backend))
     return client
 
 
-def _async_api(backend: Backend) -> AsyncLangfuseAPI:
-    """Return the SDK's asynchronous API; its own would send the key to whoever has the store's port."""
+def _lead_async_api(client: Langfuse, backend: Backend) -> None:
+    """Lead the SDK's asynchronous API to the store; its own way is the port, whoever listens there."""
     from research_kit.store.transports import async_transport_to
 
-    return AsyncLangfuseAPI(
+    client.async_api = AsyncLangfuseAPI(
         base_url=backend.base_url,
         username=backend.public_key,
         password=backend.secret_key,
