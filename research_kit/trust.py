@@ -1,26 +1,29 @@
 """What the user has said of files and addresses that come from somebody else.
 
-Owns the list of trusted file contents, and whether a secret may travel in the clear; reads no configuration
-itself. Invariant: nothing that a project's own files say is an answer here; only the user's environment and
-folder count.
+Owns the list of trusted file contents, who can have written a file, and whether a secret may travel in the
+clear; reads no configuration itself. Invariant: nothing that a project's own files say is an answer here;
+only the user's environment and folder count.
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import ipaddress
 import json
 import os
+import re
+import stat
 import tempfile
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from platformdirs import user_config_path
 
-from research_kit.config import private_directory
+from research_kit.config import LOOPBACK_NAMES, owner_id, private_directory
 from research_kit.errors import ConfigError
+from research_kit.sources import trust_command
 
 __all__ = [
     "PLAIN_HTTP_VARIABLE",
@@ -29,6 +32,7 @@ __all__ = [
     "forget_trust",
     "is_loopback",
     "is_trusted",
+    "read_own_file",
     "trust_file",
 ]
 
@@ -36,6 +40,13 @@ __all__ = [
 TRUST_VARIABLE = "RESEARCH_KIT_TRUST"
 # Host names, separated by commas, that may get a secret over http.
 PLAIN_HTTP_VARIABLE = "RESEARCH_KIT_PLAIN_HTTP"
+
+_PLAIN_ADDRESS = re.compile(
+    r"https?://(?P<host>[A-Z0-9](?:[A-Z0-9._-]*[A-Z0-9_-])?|\[[0-9A-F:.]+\])(?::[0-9]*)?(?:[/?#][\x21-\x5B\x5D-\x7E]*)?",
+    re.IGNORECASE | re.ASCII,
+)
+_MAX_LINKS = 8
+_MAX_FILE_BYTES = 10_000_000
 
 
 def is_trusted(path: Path, content: bytes, *, environ: Mapping[str, str] | None = None) -> bool:
@@ -79,11 +90,106 @@ def forget_trust(path: Path) -> bool:
     return True
 
 
-def is_loopback(url: str) -> bool:
-    """Whether ``url`` names this machine: an address of the loopback interface, or a name below localhost."""
+def read_own_file(path: Path) -> bytes:
+    """Return the content of ``path`` when nobody but the user, or root, can have written it.
+
+    Judged are the open file that is then read, each link that leads to it, and the folders that these lie in.
+    A file that the user has trusted with this content may be anybody's.
+
+    Raises:
+        ConfigError: When others can have written it, or it cannot be read.
+    """
     try:
-        host = (urlsplit(url).hostname or "").rstrip(".").lower()
-        return host == "localhost" or host.endswith(".localhost") or ipaddress.ip_address(host).is_loopback
+        content, fault = _read_judged(path)
+    except OSError as error:
+        cause = error.strerror or str(error)
+        raise ConfigError(f"Cannot read {str(path)!r}: {cause}. Check the file, or remove it.") from error
+    if fault and not is_trusted(path, content):
+        raise ConfigError(
+            f"{str(path)!r} is not read, because {fault}. Let only yourself write there (chown, chmod go-w), "
+            f"or, when you have read the file and trust it: {trust_command(path)}"
+        )
+    return content
+
+
+def _read_judged(path: Path) -> tuple[bytes, str]:
+    """Return what ``path`` holds, and why somebody else can have written it; empty when nobody can."""
+    if owner_id() is None:
+        return path.read_bytes(), ""
+    descriptor, faults = _open_judged(path.absolute())
+    with os.fdopen(descriptor, "rb") as file:
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode):
+            raise OSError(errno.EINVAL, "it is not a regular file")
+        content = file.read(_MAX_FILE_BYTES + 1)
+    if len(content) > _MAX_FILE_BYTES:
+        raise OSError(errno.EFBIG, f"it has more than {_MAX_FILE_BYTES} bytes")
+    return content, next(filter(None, (*faults, _fault("it", found))), "")
+
+
+def _open_judged(path: Path) -> tuple[int, list[str]]:
+    """Open what ``path`` leads to, one link after the other, and judge the folders and links on the way."""
+    faults = []
+    for _ in range(_MAX_LINKS):
+        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            faults.append(_fault("its folder", os.fstat(folder)))
+            try:
+                # A pipe in its place would otherwise wait for a writer.
+                flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+                return os.open(path.name, flags, dir_fd=folder), faults
+            except OSError as error:
+                if error.errno not in (errno.ELOOP, errno.EMLINK):
+                    raise
+            faults.append(_fault("the link to it", os.lstat(path.name, dir_fd=folder)))
+            path = path.parent / os.readlink(path.name, dir_fd=folder)
+        finally:
+            os.close(folder)
+    raise OSError(errno.ELOOP, "too many links lead to it")
+
+
+def _fault(what: str, found: os.stat_result) -> str:
+    """Say why somebody else can write a file or folder; empty when nobody can."""
+    if found.st_uid not in (owner_id(), 0):
+        return f"{what} belongs to another user (id {found.st_uid})"
+    # A link's own mode says nothing; in a sticky folder others can only make files of their own.
+    if stat.S_ISLNK(found.st_mode) or (stat.S_ISDIR(found.st_mode) and found.st_mode & stat.S_ISVTX):
+        return ""
+    if found.st_mode & stat.S_IWOTH:
+        return f"everybody can write {what}"
+    if found.st_mode & stat.S_IWGRP and not _is_alone_in(found.st_gid):
+        return f"the group {found.st_gid} can write {what}"
+    return ""
+
+
+def _is_alone_in(group_id: int) -> bool:
+    """Whether a group is the user's own, as where every user has one and new files are writable for it."""
+    import grp
+    import pwd
+
+    # Containers run any number of users in group 0, without entering them anywhere.
+    if group_id == 0:
+        return False
+    try:
+        user, group = pwd.getpwuid(os.getuid()), grp.getgrgid(group_id)
+    except KeyError:
+        return False
+    members = {entry.pw_name for entry in pwd.getpwall() if entry.pw_gid == group_id}
+    # Directories of users on the network are not listed; there only the name tells.
+    is_known = user.pw_name in members or group.gr_name == user.pw_name
+    return user.pw_gid == group_id and is_known and members | set(group.gr_mem) <= {user.pw_name}
+
+
+def is_loopback(url: str) -> bool:
+    """Whether ``url`` names this machine: an address of the loopback interface, or a name below localhost.
+
+    Only addresses that every client reads alike count: no user, no dot at the end, nothing but ASCII.
+    """
+    host = _plain_host(url)
+    if host is None or host == "localhost" or host.endswith(".localhost"):
+        return host is not None
+    try:
+        return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
 
@@ -94,21 +200,44 @@ def check_transport(url: str, *, secret: str, environ: Mapping[str, str] | None 
     Args:
         url: Where it would go.
         secret: What would go there, in words: ``"LANGFUSE_SECRET_KEY"``.
-        environ: Where the user says so; by default the process environment.
+        environ: Where the user says so, and names proxies; by default the process environment.
 
     Raises:
         ConfigError: When it would travel in the clear.
     """
-    if not url.lower().startswith("http:") or is_loopback(url):
+    if url[:8].lower() == "https://":
         return
     env = os.environ if environ is None else environ
-    host = (urlsplit(url).hostname or "").lower()
-    if host in {part.strip().lower() for part in env.get(PLAIN_HTTP_VARIABLE, "").split(",")}:
+    host = _plain_host(url)
+    allowed = {part.strip().lower() for part in env.get(PLAIN_HTTP_VARIABLE, "").split(",")}
+    if host is not None and (host in allowed or (is_loopback(url) and not _may_leave(host, env))):
         return
+    remedy = "Use https"
+    if host is not None:
+        remedy += (
+            f", or, when you trust the network between, set {PLAIN_HTTP_VARIABLE}={host} in your environment"
+        )
     raise ConfigError(
-        f"{secret} would go to {url!r} unencrypted, where everybody on the way can read it. Use https, or, "
-        f"when you trust the network between, set {PLAIN_HTTP_VARIABLE}={host} in your environment."
+        f"{secret} would go to {_without_user(url)!r} unencrypted, where everybody on the way can read it. "
+        f"{remedy}."
     )
+
+
+def _plain_host(url: str) -> str | None:
+    """Return the host of an http address that all clients read alike, in lower case; None for any other."""
+    found = _PLAIN_ADDRESS.fullmatch(url)
+    return found["host"].strip("[]").lower() if found else None
+
+
+def _may_leave(host: str, environ: Mapping[str, str]) -> bool:
+    """Whether a proxy may get what is sent to a host of this machine; the usual names are kept from it."""
+    is_proxied = any(environ.get(name) or environ.get(name.upper()) for name in ("http_proxy", "all_proxy"))
+    return is_proxied and host not in LOOPBACK_NAMES
+
+
+def _without_user(url: str) -> str:
+    """Return an address without the password that may stand in it."""
+    return re.sub(r"(//)[^/]*@", r"\1", url)
 
 
 def _fingerprint(path: Path, content: bytes) -> str:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from research_kit.config import keep_loopback_direct, private_directory
 from research_kit.errors import ToolError
+from research_kit.trust import check_transport
 
 if TYPE_CHECKING:
     from mcp import Client, StdioServerParameters
@@ -132,6 +133,8 @@ async def _open_http(stack: contextlib.AsyncExitStack, target: HttpTarget) -> Cl
     from mcp.client.streamable_http import streamable_http_client
 
     keep_loopback_direct()
+    if target.headers:
+        check_transport(target.url, secret=f"The header {' and '.join(target.headers)}")
     timeout = httpx2.Timeout(_HTTP_TIMEOUT_S, read=_HTTP_READ_TIMEOUT_S)
     http_client = await stack.enter_async_context(httpx2.AsyncClient(headers=target.headers, timeout=timeout))
     return await stack.enter_async_context(

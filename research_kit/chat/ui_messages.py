@@ -12,7 +12,6 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, NamedTuple
 
-from research_kit import session
 from research_kit._words import duration_text
 from research_kit.chat.events import (
     ApprovalNeeded,
@@ -32,6 +31,8 @@ from research_kit.chat.feedback import Feedback
 from research_kit.chat.markdown import clean_text, is_picture, render_markdown
 from research_kit.chat.past import PastMessage, PastTool
 from research_kit.chat.ui_format import usage_texts
+from research_kit.masking import masked_text
+from research_kit.plain_text import plain_characters, plain_text
 
 __all__ = [
     "Batch",
@@ -134,7 +135,7 @@ class Batch(NamedTuple):
 
 def kept_text(text: str) -> str:
     """Return ``text`` as it may be kept in a notebook: without secrets, and without lone surrogates."""
-    return session.masked(clean_text(text))
+    return masked_text(clean_text(text))
 
 
 def fold_events(answer: ChatMessage, events: Iterable[Event]) -> Batch:
@@ -164,7 +165,7 @@ def fold_event(answer: ChatMessage, event: Event) -> ChatMessage:
             return replace(answer, tools=tuple(_asking_call(tool, event) for tool in answer.tools))
         case Notice():
             told = [answer.notice] if answer.notice else []
-            return replace(answer, notice="\n".join([*told, kept_text(event.text)]))
+            return replace(answer, notice="\n".join([*told, _shown(event.text)]))
         case ToolReported():
             return replace(answer, tools=tuple(_reporting_call(tool, event) for tool in answer.tools))
         case ToolFinished():
@@ -173,7 +174,7 @@ def fold_event(answer: ChatMessage, event: Event) -> ChatMessage:
             state: State = "finished" if isinstance(event, MessageFinished) else "cancelled"
             return replace(_ended(answer, event), text=kept_text(event.answer), state=state)
         case MessageFailed():
-            text, error = kept_text(answer.arrived), kept_text(event.error)
+            text, error = kept_text(answer.arrived), _shown(event.error)
             return replace(_ended(answer, event), text=text, state="failed", error=error)
 
 
@@ -234,7 +235,7 @@ def tool_to_wire(tool: ToolCall) -> dict[str, Any]:
 
 def _shown_so_far(arrived: str) -> str:
     """Return what may be shown of a text that goes on: its last word waits, for it may become a secret."""
-    return session.masked(arrived.rstrip(_WORD))
+    return masked_text(arrived.rstrip(_WORD))
 
 
 def _past_call(past: PastTool) -> ToolCall:
@@ -252,8 +253,13 @@ def _past_call(past: PastTool) -> ToolCall:
 def _started_call(event: ToolStarted) -> ToolCall:
     arguments = json.dumps(event.arguments, indent=2, ensure_ascii=False, default=repr)
     return ToolCall(
-        call_id=event.call_id, name=clean_text(event.name), arguments=_shortened(kept_text(arguments))
+        call_id=event.call_id, name=plain_text(event.name), arguments=_shortened(_shown(arguments))
     )
+
+
+def _shown(text: str) -> str:
+    """Return what others wrote as it is shown: the user allows a call by what can be read."""
+    return plain_characters(kept_text(text))
 
 
 def _asking_call(tool: ToolCall, event: ApprovalNeeded) -> ToolCall:
@@ -275,7 +281,7 @@ def _progress_text(event: ToolReported) -> str:
         part = f"{share:.0%}"
     else:
         part = f"{event.done:g}"
-    return " · ".join(filter(None, [part, kept_text(event.message)[:_MAX_PROGRESS_CHARACTERS]]))
+    return " · ".join(filter(None, [part, _shown(event.message)[:_MAX_PROGRESS_CHARACTERS]]))
 
 
 def _finished_call(tool: ToolCall, event: ToolFinished) -> ToolCall:
@@ -283,7 +289,7 @@ def _finished_call(tool: ToolCall, event: ToolFinished) -> ToolCall:
         return tool
     return replace(
         tool,
-        result=_shortened(kept_text(event.result)),
+        result=_shortened(_shown(event.result)),
         is_error=event.is_error,
         latency_s=event.latency_s,
         is_asking=False,

@@ -22,8 +22,11 @@ from packaging.requirements import Requirement
 from packaging.version import Version
 
 from research_kit._optional import DISTRIBUTION
+from research_kit.cli.printing import say
 from research_kit.config import load_settings
 from research_kit.errors import ResearchKitError
+from research_kit.masking import masked_text
+from research_kit.plain_text import plain_text
 
 __all__ = ["Finding", "add_doctor_command", "examine"]
 
@@ -39,7 +42,7 @@ class Finding:
     Attributes:
         level: ``ok``, ``note`` for what may surprise, ``problem`` for what will not work.
         topic: What was looked at.
-        text: What was found.
+        text: What was found, without secrets.
         remedy: What to do; empty when nothing needs to be done.
     """
 
@@ -48,10 +51,14 @@ class Finding:
     text: str
     remedy: str = ""
 
+    def __post_init__(self) -> None:
+        """Take the secrets out: what the doctor says goes into reports of bugs."""
+        object.__setattr__(self, "text", masked_text(self.text))
+
     def __str__(self) -> str:
         """Say it in one or two lines."""
         remedy = f"\n{'':19}-> {self.remedy}" if self.remedy else ""
-        return f"{self.level:8} {self.topic:9} {self.text}{remedy}"
+        return f"{self.level:8} {self.topic:9} {plain_text(self.text)}{remedy}"
 
 
 def add_doctor_command(commands: Any) -> None:
@@ -78,9 +85,9 @@ def examine() -> Iterator[Finding]:
 def _run(_: argparse.Namespace) -> int:
     count = 0
     for finding in examine():
-        print(finding, flush=True)
+        say(str(finding))
         count += finding.level == "problem"
-    print("\nno problems" if not count else f"\n{count} problem{'s' if count > 1 else ''}")
+    say("\nno problems" if not count else f"\n{count} problem{'s' if count > 1 else ''}")
     return 1 if count else 0
 
 

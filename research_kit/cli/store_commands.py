@@ -9,6 +9,7 @@ import argparse
 import json
 from pathlib import Path
 
+from research_kit.cli.printing import say
 from research_kit.config import load_settings
 from research_kit.store import ensure_running, get_store_status, opening_link, stop_store
 from research_kit.store.links import session_page_path
@@ -48,23 +49,23 @@ def print_store() -> None:
     """Say where the store is and whether it runs."""
     status = get_store_status(load_settings().data_dir)
     if status.is_running:
-        print(f"running at {status.base_url} (process {status.pid}), {status.observation_count} observations")
-        print(f"database: {status.path}")
+        say(f"running at {status.base_url} (process {status.pid}), {status.observation_count} observations")
+        say(f"database: {status.path}")
         if status.notice:
-            print(f"note: {status.notice}")
+            say(f"note: {status.notice}")
     else:
-        print(f"not running; database: {status.path}")
+        say(f"not running; database: {status.path}")
 
 
 def _start(_: argparse.Namespace) -> int:
     address = ensure_running(load_settings().data_dir)
-    print(f"the store runs at {address.base_url} (process {address.pid})")
+    say(f"the store runs at {address.base_url} (process {address.pid})")
     return 0
 
 
 def _stop(_: argparse.Namespace) -> int:
     was_running = stop_store(load_settings().data_dir)
-    print("the store was stopped" if was_running else "the store was not running")
+    say("the store was stopped" if was_running else "the store was not running")
     return 0
 
 
@@ -75,12 +76,13 @@ def _show(options: argparse.Namespace) -> int:
     status = get_store_status(load_settings().data_dir)
     fields = ("is_running", "base_url", "public_key", "secret_key", "project_id", "pid", "version")
     shown = {name: getattr(status, name) for name in fields}
-    print(json.dumps({**shown, "path": str(status.path), "observation_count": status.observation_count}))
+    text = json.dumps({**shown, "path": str(status.path), "observation_count": status.observation_count})
+    say(text.replace("##", r"#\u0023"))  # JSON's own escape, which a program reads back
     return 0
 
 
 def _show_path(_: argparse.Namespace) -> int:
-    print(get_store_status(load_settings().data_dir).path)
+    say(str(get_store_status(load_settings().data_dir).path))
     return 0
 
 
@@ -88,7 +90,7 @@ def _link(options: argparse.Namespace) -> int:
     address = ensure_running(load_settings().data_dir)
     path = session_page_path(address.project_id, options.session) if options.session else "/"
     # Printed and not opened: the arguments of a browser's process can be read by other users.
-    print(opening_link(address, path, fits_any_host=options.plain_host))
+    say(opening_link(address, path, fits_any_host=options.plain_host))
     return 0
 
 
@@ -97,12 +99,12 @@ def _vacuum(_: argparse.Namespace) -> int:
 
     sizes = vacuum_store(load_settings().data_dir)
     before_mb, after_mb = (size / 1e6 for size in sizes)
-    print(f"the database has {after_mb:.1f} MB; it had {before_mb:.1f} MB")
+    say(f"the database has {after_mb:.1f} MB; it had {before_mb:.1f} MB")
     return 0
 
 
 def _backup(options: argparse.Namespace) -> int:
     from research_kit.store.maintenance import backup_store
 
-    print(f"written: {backup_store(load_settings().data_dir, options.file)}")
+    say(f"written: {backup_store(load_settings().data_dir, options.file)}")
     return 0

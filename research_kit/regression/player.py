@@ -18,6 +18,7 @@ from typing import Any, Literal, get_args
 
 from research_kit.config import REPLAY_VARIABLE
 from research_kit.errors import ConfigError, ResearchKitError
+from research_kit.masking import masked_text
 from research_kit.regression.cassette import Cassette, RecordedCall, call_key, describe_nearest
 
 __all__ = ["CassetteMissError", "Player", "RecordMode", "current_player", "replaying"]
@@ -245,23 +246,14 @@ def replaying(
 
 
 def open_player(path: Path, *, record: str, replays_latency: bool) -> Player:
-    """Return a player whose mask is that of this kernel's session.
+    """Return a player that masks as everything is masked in this process.
 
     Raises:
         ConfigError: When the file or ``record`` cannot be used.
     """
     if record not in get_args(RecordMode):
         raise ConfigError(f"record is {record!r}. Use one of: {', '.join(get_args(RecordMode))}.")
-    from research_kit.session import kernel_session
-    from research_kit.session.current_mask import CurrentMask
-
-    own = CurrentMask()
-
-    def mask(text: str) -> str:
-        telemetry = kernel_session().telemetry
-        return (own if telemetry is None else telemetry.delivery.mask).masker()(text)
-
-    return Player(path, record=record, replays_latency=replays_latency, mask=mask)  # type: ignore[arg-type]
+    return Player(path, record=record, replays_latency=replays_latency, mask=masked_text)  # type: ignore[arg-type]
 
 
 def _by_key(calls: Sequence[RecordedCall]) -> dict[str, list[RecordedCall]]:

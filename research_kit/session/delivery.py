@@ -22,9 +22,9 @@ from weakref import WeakSet, WeakValueDictionary
 from opentelemetry.context import Context
 from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
 
+from research_kit.masking import CurrentMask
 from research_kit.session.backend import Backend
 from research_kit.session.children import call_at_child_exit
-from research_kit.session.current_mask import CurrentMask
 from research_kit.session.encoding import encode_span, shortened, span_key
 from research_kit.session.guard import guarded
 from research_kit.session.sending import Answer, Sender

@@ -6,6 +6,7 @@ nothing heavy is imported and no server is asked before something observed happe
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -13,9 +14,17 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from research_kit._notices import warn_user
 from research_kit.config import is_tracing_enabled, load_settings
 from research_kit.errors import ResearchKitError
-from research_kit.session.backend import Backend, fetch_project_id, resolve_backend, spool_folder
+from research_kit.session.backend import (
+    Backend,
+    fetch_project_id,
+    key_refusal,
+    plan_backend,
+    resolve_backend,
+    spool_folder,
+)
 from research_kit.session.children import find_inheritance, pass_on
 from research_kit.session.environment_file import read_environment_file
 from research_kit.session.facts import start_finding_commit
@@ -29,14 +38,15 @@ from research_kit.session.identity import (
     validate_session_id,
 )
 from research_kit.session.status import SessionState, SessionStatus
+from research_kit.sources import withdraw_mixed
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import SpanProcessor
     from opentelemetry.trace import Span, Tracer
 
+    from research_kit.masking import Mask
     from research_kit.session.cell_trace import CellTraces
     from research_kit.session.cells import Cell
-    from research_kit.session.current_mask import CurrentMask, Mask
     from research_kit.session.stamping import Stamp
     from research_kit.session.telemetry import Telemetry
 
@@ -81,7 +91,8 @@ class KernelSession:
         self._is_enabled = True
         # Plain, because it is looked at for every observation, also while nothing is traced.
         self.is_active = False
-        self._mask: CurrentMask | None = None
+        # What child processes are told of the user's mask; None when it is a function, which cannot be.
+        self._mask_patterns: tuple[str, ...] | None = ()
         self._cells: CellTraces | None = None
         self._since = datetime.now(UTC)
         self._watchers: list[SpanProcessor] = []
@@ -118,7 +129,8 @@ class KernelSession:
         return self._backend
 
     def refresh_enabled(self) -> None:
-        """Ask the environment again whether telemetry is wanted."""
+        """Ask the environment again whether telemetry is wanted, and whether its keys belong together."""
+        withdraw_mixed(os.environ)
         is_enabled = is_tracing_enabled()
         if is_enabled is not self._is_enabled:
             self._is_enabled, self._since = is_enabled, datetime.now(UTC)
@@ -131,32 +143,21 @@ class KernelSession:
                 self._since = datetime.now(UTC)
             self._identity = identity
             self.refresh_enabled()
-            pass_on(identity, () if self._mask is None else self._mask.patterns)
+            pass_on(identity, self._mask_patterns)
             self._stamp = {}
             if self._telemetry is not None and identity is not None:
                 self._stamp = _stamp_of(identity)
 
     def set_mask(self, mask: Mask) -> None:
-        """Take ``mask`` out of everything that is recorded from now on.
+        """Take ``mask`` out of everything that is recorded or written from now on.
 
         Raises:
             ConfigError: When it holds an expression that cannot be used.
         """
-        self._current_mask().add(mask)
+        from research_kit.masking import process_mask
 
-    def masked(self, text: str) -> str:
-        """Return ``text`` as it would be recorded."""
-        return self._current_mask().masker()(text)
-
-    def _current_mask(self) -> CurrentMask:
-        from research_kit.session.current_mask import CurrentMask
-
-        if self._mask is not None:  # without the lock, which an activation may hold for seconds
-            return self._mask
-        with self._lock:
-            if self._mask is None:
-                self._mask = self._telemetry.delivery.mask if self._telemetry is not None else CurrentMask()
-            return self._mask
+        process_mask().add(_withholding(mask) if callable(mask) else mask)
+        self._mask_patterns = process_mask().patterns
 
     def watch(self, processor: SpanProcessor) -> None:
         """Let ``processor`` see the spans of this process, from when tracing is on; once, if asked again.
@@ -211,17 +212,18 @@ class KernelSession:
             return self._disabled(reason)
         if not settings.is_tracing_enabled:
             return self._disabled("LANGFUSE_TRACING_ENABLED is false")
+        fault = self._activation_fault or key_refusal(settings)
         known = SessionStatus(
             state="connected" if settings.public_key else "local",
             session_id=identity.session_id,
             user_id=identity.user_id,
             base_url=settings.base_url if settings.public_key else None,
-            reason=self._activation_fault or settings.data_dir_notice,
+            reason=fault or settings.data_dir_notice,
             faults=tuple(take_telemetry_faults().items()),
             since=self._since,
         )
         if self._telemetry is None or self._backend is None:
-            return replace(known, state="buffering") if self._activation_fault else known
+            return replace(known, state="buffering") if fault else known
         return self._with_delivery(known, self._telemetry, self._backend)
 
     def refresh_backend(self) -> Backend:
@@ -244,18 +246,19 @@ class KernelSession:
             self._is_starting = True
             # Git answers while the libraries are imported.
             start_finding_commit()
+            from research_kit.masking import process_mask
             from research_kit.session.cell_trace import start_cell_traces
             from research_kit.session.delivery import DeliveryProcessor
             from research_kit.session.export_filter import is_sent
             from research_kit.session.telemetry import start_telemetry
 
-            self._backend = resolve_backend()
+            self._backend = plan_backend()
             settings = load_settings()
             delivery = DeliveryProcessor(
                 self.refresh_backend,
                 spool_folder(settings.data_dir, self._backend),
                 should_export=is_sent,
-                mask=self._mask,
+                mask=process_mask(),
                 on_delivered=self.find_project,
                 on_change=self._tell_listeners,
                 limit_bytes=int(settings.spool_max_mb * 1024 * 1024),
@@ -303,6 +306,22 @@ class KernelSession:
         return SessionStatus(state="disabled", reason=reason, since=self._since, pending_count=waiting_count)
 
 
+def _withholding(function: Callable[[str], str]) -> Callable[[str], str]:
+    """Return ``function`` for texts that nobody may see when it fails."""
+
+    def mask(text: str) -> str:
+        from research_kit.masking import MASK
+
+        with guarded("masking function"):
+            result = function(text)
+            if not isinstance(result, str):
+                raise TypeError(f"the masking function returned {type(result).__name__}, not a string")
+            return result
+        return MASK
+
+    return mask
+
+
 def _stamp_of(identity: Identity) -> Stamp:
     from research_kit.session.stamping import identity_attributes
 
@@ -348,7 +367,7 @@ def bind(
     """
     bound = _current.identity
     if bound is None:
-        read_environment_file()
+        _prepare_environment()
     settings = load_settings()
     if bound is None:
         bound = Identity(
@@ -371,6 +390,16 @@ def bind(
         )
     )
     return _current.status()
+
+
+def _prepare_environment() -> None:
+    """Read the folder's file, and warn of what of it is ignored, and of keys that must not be sent."""
+    # DSPy would otherwise fetch a price list from the network with its first call, and warn when offline.
+    os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
+    file, settings = read_environment_file(), load_settings()
+    refusal = key_refusal(settings) if settings.is_tracing_enabled else ""
+    for problem in filter(None, (*file.problems, refusal)):
+        warn_user(problem)
 
 
 def new_session(*, user_id: str | None = None) -> SessionStatus:
@@ -418,11 +447,6 @@ def current_user_id() -> str | None:
     """Return the user that new traces belong to."""
     identity = _current.identity
     return identity.user_id if identity is not None else None
-
-
-def masked(text: str) -> str:
-    """Return ``text`` with ``[masked]`` in the place of secrets, as it would be recorded."""
-    return _current.masked(text)
 
 
 def flush(timeout_s: float = 10.0) -> bool:
