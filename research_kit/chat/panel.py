@@ -137,8 +137,7 @@ class ChatPanel(anywidget.AnyWidget):
                 comment = str(rest.get("comment", ""))
                 self._in_thread(lambda: self._give_feedback(name, value, kept_text(comment)))
             case {"type": "open", "request_id": str(request_id), "trace_id": str() | None as trace_id}:
-                url = self._engine.opening_link(trace_id)
-                self.send({"type": "link", "request_id": request_id, "url": url})
+                self._in_thread(lambda: self._send_link(request_id, trace_id))
             case {"type": "trust", "question_id": str(question_id), "decision": str(decision)}:
                 self._decide_trust(question_id, decision)
             case {"type": "refresh"}:
@@ -334,6 +333,14 @@ class ChatPanel(anywidget.AnyWidget):
         except ResearchKitError as error:
             self.send({"type": "notice", "text": str(error)})
         self._refresh_status()
+
+    def _send_link(self, request_id: str, trace_id: str | None) -> None:
+        try:
+            url = self._engine.opening_link(trace_id)
+        except ResearchKitError as error:
+            self._refuse(request_id, str(error))
+            return
+        self.send({"type": "link", "request_id": request_id, "url": url})
 
     def _send_sessions(self) -> None:
         try:

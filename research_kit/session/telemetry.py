@@ -17,6 +17,7 @@ from typing import Any, cast
 
 import httpx
 from langfuse import Langfuse, LangfuseOtelSpanAttributes
+from langfuse.api import AsyncLangfuseAPI
 from opentelemetry import trace
 from opentelemetry.context import Context
 from opentelemetry.sdk.resources import Resource
@@ -124,7 +125,25 @@ class ClientPlan:
     def make_client(self) -> Langfuse:
         """Return the client, made now or before; Langfuse has a lock of its own around the making."""
         with _media_inside():
-            return Langfuse(**{**_provider_after_main_thread(), **self.arguments})
+            client = Langfuse(**{**_provider_after_main_thread(), **self.arguments})
+        if self.backend.state == "local":
+            self._lead_async_api(client)
+            if hasattr(os, "register_at_fork"):
+                # In a forked process the SDK makes its own anew.
+                os.register_at_fork(after_in_child=lambda: self._lead_async_api(client))
+        return client
+
+    def _lead_async_api(self, client: Langfuse) -> None:
+        """Lead the SDK's asynchronous API to the store; its own way is the port, whoever listens there."""
+        from research_kit.store.transports import async_transport_to
+
+        client.async_api = AsyncLangfuseAPI(
+            base_url=self.backend.base_url,
+            username=self.backend.public_key,
+            password=self.backend.secret_key,
+            x_langfuse_public_key=self.backend.public_key,
+            httpx_client=httpx.AsyncClient(transport=async_transport_to(self.backend)),
+        )
 
 
 def _provider_after_main_thread() -> dict[str, TracerProvider]:
@@ -183,8 +202,8 @@ def _api_client(backend: Backend, delivery: DeliveryProcessor, given: httpx.Clie
     if given is not None:
         network = ClientTransport(given)
     else:
-        # A server elsewhere may lead from http to https; the embedded store does not.
-        network = httpx.HTTPTransport(verify=backend.state != "local")
+        # A server elsewhere may lead from http to https, so its way has certificates.
+        network = backend.transport() or httpx.HTTPTransport()
     return httpx.Client(transport=ScoreTransport(delivery.add_score, network=network))
 
 
