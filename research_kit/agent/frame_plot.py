@@ -1,7 +1,8 @@
 """Charts of one DataFrame, asked for in typed terms.
 
-Owns the kinds of chart and how they are drawn; which numbers, `queries.chart_rows` says. Invariant: a chart is
-described by data, never by code, what is drawn is bounded, and the notebook's own figures are left alone.
+Owns the kinds of chart and how they are drawn; which numbers, `queries.chart_rows` says. Invariant: a chart
+is described by data, never by code, what is drawn is bounded, and the notebook's own figures are left
+alone.
 """
 
 from __future__ import annotations
@@ -225,7 +226,7 @@ def _default_title(chart: Chart) -> str:
 
 
 def _literal(text: str) -> str:
-    """Return ``text`` such that matplotlib draws it as it is: it neither reads formulas nor runs LaTeX on it."""
+    """Return ``text`` such that it is drawn as it is: no formulas are read in it, and LaTeX runs nothing."""
     import matplotlib
 
     if matplotlib.rcParams["text.usetex"]:

@@ -1,7 +1,7 @@
 """The MCP server ``kernel``: what an agent may see of a notebook's variables.
 
-Owns the tools and their texts; does not compute: `queries` and `frame_plot` do. Invariant: nothing written by a
-model is ever evaluated as code, and no variable is changed.
+Owns the tools and their texts; does not compute: `queries` and `frame_plot` do. Invariant: nothing written
+by a model is ever evaluated as code, and no variable is changed.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Words about any object of the notebook.
 
-Owns name of the class, size and a short text. Invariant: no code of the object's class is run, and the words are
-short and quickly found, whatever the object is.
+Owns name of the class, size and a short text. Invariant: no code of the object's class is run, and the
+words are short and quickly found, whatever the object is.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """The process that runs SQL: started by `process`, as a program of its own.
 
-Owns the database, which knows nothing but the tables that it is given. Invariant: a statement can read these
-tables and nothing else: no file, no network, no setting, no secret of the environment; it changes nothing, and it
-cannot use more memory than it is allowed. Imports nothing of research-kit, so that it starts quickly.
+Owns the database, which knows nothing but the tables that it is given. Invariant: a statement can read
+these tables and nothing else: no file, no network, no setting, no secret of the environment; it changes
+nothing, and it cannot use more memory than it is allowed. Imports nothing of research-kit, so that it
+starts quickly.
 """
 
 from __future__ import annotations
@@ -24,7 +25,6 @@ _CONFIG = {
     "autoinstall_known_extensions": "false",
     "autoload_known_extensions": "false",
     "enable_external_access": "false",
-    "enable_progress_bar": "false",
     # Else a name in a statement could be any variable of this program.
     "python_enable_replacements": "false",
     "temp_directory": "",
@@ -136,7 +136,7 @@ class _Limits:
         resource.setrlimit(resource.RLIMIT_DATA, (limit, resource.RLIM_INFINITY))
 
     def forget(self) -> bool:
-        """Count no table any more; return True when so much memory is left behind that a new process is better."""
+        """Count no table any more; return True when too much memory stayed behind for another call."""
         self._given_bytes = 0
         self.allow(0)
         return _used_bytes() > self._used_at_start + self._memory_bytes // 4

@@ -1,7 +1,7 @@
 """Columns of a DataFrame as Arrow arrays that DuckDB knows.
 
-Owns which kinds of column there are and how each is handed over; computes nothing. Invariant: every column can
-be handed over, whatever its dtype and values: what DuckDB does not know becomes text.
+Owns which kinds of column there are and how each is handed over; computes nothing. Invariant: every column
+can be handed over, whatever its dtype and values: what DuckDB does not know becomes text.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Column:
         types, dtype = pd.api.types, self.series.dtype
         if isinstance(dtype, pd.CategoricalDtype):
             return "category"
-        if dtype == object:
+        if types.is_object_dtype(dtype):
             return _KINDS.get(types.infer_dtype(self.series, skipna=True), "other")
         if types.is_complex_dtype(dtype):
             return "other"
@@ -238,7 +238,10 @@ def _is_mixed(series: pd.Series) -> bool:
     """Return True for objects of several classes, or of classes with an order of their own."""
     import pandas as pd
 
-    return series.dtype == object and pd.api.types.infer_dtype(series, skipna=True) not in _COMPARABLE
+    return (
+        pd.api.types.is_object_dtype(series.dtype)
+        and pd.api.types.infer_dtype(series, skipna=True) not in _COMPARABLE
+    )
 
 
 _COMPARABLE = frozenset(

@@ -122,7 +122,8 @@ class _Compiler:
             near = near_names(name, self._names)
             hint = f" Did you mean {listed(near)}?" if near else ""
             raise QueryError(
-                f"name {listed([name])} is not defined.{hint} Columns: {listed(self._names)}; texts need quotes."
+                f"name {listed([name])} is not defined.{hint} Columns: {listed(self._names)}; "
+                "texts need quotes."
             )
         column = self._selection.column(known)
         part = _Part(sql="", kind="text", column=column, has_unknowns=column.has_unknowns)
@@ -189,8 +190,8 @@ class _Compiler:
         part = self.part(node)
         if part.kind != "number":
             raise QueryError(
-                f"the values do not allow it: {ast_text(node, self._expression)!r} is no number to calculate with."
-                " query_sql calculates with texts and times."
+                f"the values do not allow it: {ast_text(node, self._expression)!r} is no number to calculate "
+                "with. query_sql calculates with texts and times."
             )
         return part
 
@@ -215,8 +216,11 @@ class _Compiler:
         if left.kind != right.kind:
             raise QueryError(_unequal(left, right))
         sql = f"{_safe(left)} {operator} {_safe(right)}"
-        if not (left.has_unknowns or right.has_unknowns):
-            # A missing value is unequal to everything, and neither smaller nor larger.
+        is_text = isinstance(left.constant, str) or isinstance(right.constant, str)
+        has_unknowns = left.has_unknowns or right.has_unknowns
+        if not has_unknowns or (is_text and operator in ("=", "<>")):
+            # A missing value is unequal to everything, and neither smaller nor larger; pandas' NA is unknown
+            # to compare, but not with a text: there pandas looks whether it is one of several.
             sql = f"coalesce({sql}, {'TRUE' if operator == '<>' else 'FALSE'})"
         return _Part(sql=f"({sql})", kind="boolean", has_columns=left.has_columns or right.has_columns)
 
@@ -281,8 +285,8 @@ def _check_order(column: Column, other: _Part) -> int:
     known = [value_text(category) for category in column.categories]
     if other.constant not in known:
         raise QueryError(
-            f"the values do not allow it: the column {column.name!r} is compared with its own categories only: "
-            f"{listed(known)}."
+            f"the values do not allow it: the column {column.name!r} is compared with its own categories "
+            f"only: {listed(known)}."
         )
     return known.index(str(other.constant))
 

@@ -1,6 +1,7 @@
 """What is in a DataFrame, in words.
 
-Owns the summary of a table and of its columns, which pandas computes: nothing that a model wrote is part of it.
+Owns the summary of a table and of its columns, which pandas computes: nothing that a model wrote is part of
+it.
 """
 
 from __future__ import annotations

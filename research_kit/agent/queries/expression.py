@@ -25,7 +25,6 @@ _ESCAPED = {"n": "\n", "r": "\r", "t": "\t", "0": "\0", "\\": "\\", "'": "'", '"
 # In pandas' query language these bind as weakly as the words.
 _WORDS = {"&": " and ", "|": " or "}
 _ALLOWED = (
-    ast.Expression,
     ast.BoolOp,
     ast.And,
     ast.Or,
@@ -99,6 +98,7 @@ def read_expression(text: str) -> Expression:
         return f" {name} "
 
     tree = _parsed(_PIECES.sub(stand_in, text).strip(), text)
+    _check(tree, text, strings)
     return Expression(text=text.strip(), tree=tree, strings=strings, columns=columns)
 
 
@@ -123,13 +123,25 @@ def _unescaped(string: str) -> str:
 
 def _parsed(source: str, text: str) -> ast.expr:
     try:
-        tree = ast.parse(source, mode="eval")
+        return ast.parse(source, mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         reason = error.msg if isinstance(error, SyntaxError) else error
-        raise QueryError(f"{text!r} is not an expression ({reason}). {_ADVICE}") from error
+        raise QueryError(f"{show(text)!r} is not an expression ({reason}). {_ADVICE}") from error
+
+
+def _check(tree: ast.expr, text: str, strings: dict[str, str]) -> None:
     nodes = list(ast.walk(tree))
-    strange = next((node for node in nodes if not isinstance(node, _ALLOWED)), None)
+    strange = next(
+        (node for node in nodes if not isinstance(node, _ALLOWED) or _calculates_text(node, strings)), None
+    )
     if strange is not None or len(nodes) > _MAX_NODES:
         what = type(strange).__name__ if strange is not None else "more than fits"
         raise QueryError(f"the expression {show(text)!r} contains {what}. {_ADVICE}")
-    return tree.body
+
+
+def _calculates_text(node: ast.AST, strings: dict[str, str]) -> bool:
+    """Return True for arithmetic on texts and lists."""
+    return isinstance(node, ast.BinOp) and any(
+        isinstance(side, ast.List | ast.Tuple) or (isinstance(side, ast.Name) and side.id in strings)
+        for side in (node.left, node.right)
+    )

@@ -1,7 +1,7 @@
 """DataFrames of the notebook, whatever class they have.
 
-Owns what counts as a frame and the names of its columns; computes nothing. Invariant: a subclass's own methods
-and properties are not run.
+Owns what counts as a frame and the names of its columns; computes nothing. Invariant: a subclass's own
+methods and properties are not run.
 """
 
 from __future__ import annotations

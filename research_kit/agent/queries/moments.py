@@ -76,6 +76,6 @@ def span_ns(text: str, column_name: str) -> int:
         return int(pd.Timedelta(written).value)
     except ValueError:
         raise QueryError(
-            f"the column {column_name!r} holds spans of time, and {show(text)!r} is none. Write it as '2 days' or "
-            "'0 days 01:30:00'."
+            f"the column {column_name!r} holds spans of time, and {show(text)!r} is none. Write it as "
+            "'2 days' or '0 days 01:30:00'."
         ) from None

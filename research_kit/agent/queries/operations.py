@@ -199,7 +199,8 @@ class _Answer:
         order = key if column.kind == "category" else "min(position)"
         statement = (
             f"SELECT {key}, count(*) AS n, count(*) OVER () FROM {self._rows.numbered}"
-            f"{self._rows.where(f'{key} IS NOT NULL')} GROUP BY {key} ORDER BY n DESC, {order} LIMIT {_MAX_GROUPS}"
+            f"{self._rows.where(f'{key} IS NOT NULL')} GROUP BY {key}"
+            f" ORDER BY n DESC, {order} LIMIT {_MAX_GROUPS}"
         )
         with self._running() as run:
             count, rows = self._selected.count(run), run(statement)
@@ -213,7 +214,10 @@ class _Answer:
         return _group_answer(f"rows per {name}{self._about}", groups, total, base)
 
     def first_rows(self) -> QueryAnswer:
-        statement = f"SELECT position FROM {self._rows.numbered}{self._rows.where()} ORDER BY position LIMIT {_MAX_ROWS}"
+        statement = (
+            f"SELECT position FROM {self._rows.numbered}{self._rows.where()}"
+            f" ORDER BY position LIMIT {_MAX_ROWS}"
+        )
         with self._running() as run:
             count = self._selected.count(run)
             is_all = not self._rows.conditions
@@ -247,7 +251,8 @@ def _aggregate(operation: Operation, column: Column, sql: str) -> str:
     """
     if operation in _NUMERIC_OPERATIONS and not is_number(column.series):
         raise QueryError(
-            f"the column {column.name!r} holds {column.series.dtype}, not numbers. Use value_counts or nunique."
+            f"the column {column.name!r} holds {column.series.dtype}, not numbers. "
+            "Use value_counts or nunique."
         )
     if operation in ("min", "max") and column.kind == "category" and not column.series.dtype.ordered:
         raise QueryError(f"the values do not allow it: the categories of {column.name!r} have no order.")

@@ -1,8 +1,8 @@
 """The process that runs SQL, seen from the kernel.
 
-Owns starting, asking and ending it; knows no SQL. Invariants: at most one per kernel; whatever a statement does,
-the caller goes on after the deadline, the kernel's own memory does not grow, and the next statement is run; and no
-such process outlives its kernel.
+Owns starting, asking and ending it; knows no SQL. Invariants: at most one per kernel; whatever a statement
+does, the caller goes on after the deadline, the kernel's own memory does not grow, and the next statement
+is run; and no such process outlives its kernel.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ __all__ = ["Limits", "QueryCall", "Session"]
 _PROGRAM = Path(__file__).with_name("child.py")
 # What Python needs to find its packages, and words to be in the user's language and time; no secrets.
 _ENVIRONMENT = (
-    "CONDA_PREFIX", "HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "PATH", "PYTHONHOME", "PYTHONPATH", "SYSTEMROOT",
-    "TEMP", "TMP", "TMPDIR", "TZ", "USERPROFILE", "VIRTUAL_ENV",
+    "CONDA_PREFIX", "HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "PATH", "PYTHONHOME", "PYTHONPATH",
+    "SYSTEMROOT", "TEMP", "TMP", "TMPDIR", "TZ", "USERPROFILE", "VIRTUAL_ENV",
 )  # fmt: skip
 _START_TIMEOUT_S = 60.0
 _POLL_S = 0.05
@@ -104,8 +104,8 @@ class Session:
         self._given_bytes += table.nbytes
         if self._given_bytes > limit:
             raise QueryError(
-                f"the columns that it needs hold {_gigabytes(self._given_bytes)}, and at most {_gigabytes(limit)} "
-                "are looked at. Ask for fewer columns."
+                f"the columns that it needs hold {_gigabytes(self._given_bytes)}, and at most "
+                f"{_gigabytes(limit)} are looked at. Ask for fewer columns."
             )
         with self._explained():
             self._process.send({"do": "load", "name": name, "size": table.nbytes}, table)
@@ -237,8 +237,8 @@ class _Process:
             self.receive()
         except EOFError as error:
             raise QueryError(
-                f"the program that runs queries, {_PROGRAM}, did not start (exit code {self._process.wait()}). Is "
-                "DuckDB installed for this Python?"
+                f"the program that runs queries, {_PROGRAM}, did not start: it ended with code "
+                f"{self._process.wait()}. Is DuckDB installed for {sys.executable}?"
             ) from error
         finally:
             late.cancel()

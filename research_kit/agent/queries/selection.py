@@ -1,8 +1,8 @@
 """Some rows of one DataFrame, as SQL.
 
 Owns which columns a statement gets, under which names, and the values that are bound to it. Invariant: a
-statement consists of this package's own text, names given here, and numbered parameters; no text of a model or
-of the data is part of it.
+statement consists of this package's own text, names given here, and numbered parameters; no text of a model
+or of the data is part of it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from research_kit.agent.queries.answers import QueryError, listed, near_names
-from research_kit.agent.queries.columns import Column, Values, clean_text
+from research_kit.agent.queries.columns import Column, clean_text
 from research_kit.agent.queries.frames import column_names
 
 if TYPE_CHECKING:
@@ -44,7 +44,8 @@ def find_column(frame: pd.DataFrame, name: str | None) -> Column:
         return Column(frame.iloc[:, position], name)
     near = near_names(name, names)
     raise QueryError(
-        f"there is no column {listed([name])}. {'Did you mean' if near else 'Columns:'} {listed(near or names)}."
+        f"there is no column {listed([name])}. {'Did you mean' if near else 'Columns:'} "
+        f"{listed(near or names)}."
     )
 
 

@@ -12,7 +12,7 @@ from research_kit.agent.queries.answers import QueryAnswer, QueryError, json_val
 from research_kit.agent.queries.columns import Column
 from research_kit.agent.queries.frames import column_names, plain_frame
 from research_kit.agent.queries.operations import explained
-from research_kit.agent.queries.process import QueryCall, Session
+from research_kit.agent.queries.process import QueryCall
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,7 +30,7 @@ def sql_query(sql: str, frames: Mapping[str, pd.DataFrame], *, call: QueryCall |
 
     Args:
         sql: A single SELECT.
-        frames: The frames that it may name; it gets those that it does, and of them the columns that it names.
+        frames: The frames that it may name; it gets those, and the columns, that it does name.
         call: Limits of the computation, and the way to cancel it.
 
     Raises:
@@ -60,7 +60,7 @@ class _Names:
         self.wants_all = any(map(_takes_all, nodes)) or self._takes_rows(nodes)
 
     def has_table(self, name: str, frames: Mapping[str, Any]) -> bool:
-        """Return True when the frame is named; of names that differ in their case only, the one written so."""
+        """Return True when the frame is named; of names that differ in case only, the one written so."""
         rivals = [other for other in frames if other.lower() == name.lower() and other in self._exact]
         return name.lower() in self._strings and (not rivals or name == rivals[0])
 
