@@ -253,7 +253,7 @@ def _variable(variables: dict[str, Any], name: str) -> Any:
     )
 
 
-def _size(value: object) -> str:
+def _size(value: Any) -> str:
     if not is_frame(value):
         return size_text(value)
     rows, columns = plain_frame(value).shape

@@ -97,7 +97,9 @@ def _answered(tables: _Tables, request: dict[str, Any], requests: BinaryIO) -> d
     try:
         if action == "load":
             return tables.load(stream=requests, **request)
-        return {"forget": tables.forget, "parse": tables.parse, "run": tables.run}[action](**request)
+        if action == "parse":
+            return tables.parse(**request)
+        return tables.run(**request) if action == "run" else tables.forget()
     except MemoryError:
         return {"error": "out of memory", "is_memory": True}
     except duckdb.Error as error:

@@ -76,6 +76,11 @@ class Column:
 
         return getattr(self.series.dtype, "na_value", None) is pd.NA
 
+    @property
+    def is_ordered(self) -> bool:
+        """True when the categories of a category column have an order."""
+        return bool(self.series.cat.ordered)
+
     @cached_property
     def category_kind(self) -> Kind:
         """What the categories of a category column are."""
@@ -189,7 +194,7 @@ def _arrow(series: pd.Series) -> pa.Array | pa.ChunkedArray:
     import pyarrow as pa
 
     if isinstance(series.dtype, pd.SparseDtype):
-        series = series.sparse.to_dense()
+        series = pd.Series(np.asarray(series))
     if (
         isinstance(series.dtype, np.dtype)
         and series.dtype.kind == "f"

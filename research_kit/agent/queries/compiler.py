@@ -14,7 +14,7 @@ from functools import singledispatchmethod
 from typing import TYPE_CHECKING, Any, Literal
 
 from research_kit.agent.queries.answers import QueryError, listed, near_names, show
-from research_kit.agent.queries.columns import value_text
+from research_kit.agent.queries.columns import Kind, value_text
 from research_kit.agent.queries.expression import Expression
 from research_kit.agent.queries.frames import column_names
 from research_kit.agent.queries.moments import moment_ns, span_ns
@@ -61,7 +61,7 @@ class _Part:
     """
 
     sql: str
-    kind: Literal["boolean", "number", "span", "text", "time"]
+    kind: Kind
     column: Column | None = None
     constant: str | float | bool | None = None
     has_columns: bool = True
@@ -127,15 +127,12 @@ class _Compiler:
             )
         column = self._selection.column(known)
         part = _Part(sql="", kind="text", column=column, has_unknowns=column.has_unknowns)
-        if column.kind == "category" and column.category_kind in ("boolean", "number"):
-            return replace(part, sql=self._selection.categories(column), kind=column.category_kind)
-        if column.values.is_coded or column.kind in ("category", "other", "text"):
+        kind = column.kind if column.kind != "category" else column.category_kind
+        if column.kind == "category" and kind in ("boolean", "number"):
+            return replace(part, sql=self._selection.categories(column), kind=kind)
+        if kind not in ("boolean", "number", "span", "time") or column.values.is_coded:
             return replace(part, sql=self._selection.texts(column))
-        sql = self._selection.values(column)
-        if column.kind in ("time", "span"):
-            factor = column.nanoseconds
-            sql = sql if factor == 1 else f"(CAST({sql} AS HUGEINT) * {factor})"
-        return replace(part, sql=sql, kind=column.kind)
+        return replace(part, sql=self._selection.comparable(column), kind=kind)
 
     @part.register
     def _(self, node: ast.BoolOp) -> _Part:
@@ -280,7 +277,7 @@ def _safe(part: _Part) -> str:
 
 def _check_order(column: Column, other: _Part) -> int:
     """Return the place of the category that is compared with."""
-    if not column.series.dtype.ordered:
+    if not column.is_ordered:
         raise QueryError(f"the values do not allow it: the categories of {column.name!r} have no order.")
     known = [value_text(category) for category in column.categories]
     if other.constant not in known:

@@ -92,9 +92,7 @@ class ValueCheck:
 
 
 def _keep(selection: Selection, column: Column, sign: str, value: float) -> None:
-    sql = selection.categories(column) if column.kind == "category" else selection.values(column)
-    if column.kind == "time" and column.nanoseconds != 1:
-        sql = f"(CAST({sql} AS HUGEINT) * {column.nanoseconds})"
+    sql = selection.categories(column) if column.kind == "category" else selection.comparable(column)
     condition = f"{sql} {sign} {selection.parameter(value)}"
     # A missing value is unequal to everything, unless it is pandas' NA.
     is_kept = sign == "<>" and not column.has_unknowns

@@ -40,14 +40,14 @@ def moment_ns(text: str, column: Column, *, zone: str | None) -> int:
     own_zone = column.series.dt.tz
     written = text.strip()
     try:
-        moment = pd.Timestamp(written) if _MOMENT.fullmatch(written) else None
+        if not _MOMENT.fullmatch(written):
+            raise ValueError(written)
+        moment = pd.Timestamp(written)
     except ValueError:
-        moment = None
-    if moment is None or moment is pd.NaT:
         raise QueryError(
             f"the column {column.name!r} holds points in time, and {show(text)!r} is none. Write it as "
             "'2024-01-31' or '2024-01-31 12:30:00'."
-        )
+        ) from None
     if moment.tz is not None and own_zone is None:
         raise QueryError(
             f"the values do not allow it: the points in time of {column.name!r} have no time zone, and "

@@ -254,7 +254,7 @@ def _aggregate(operation: Operation, column: Column, sql: str) -> str:
             f"the column {column.name!r} holds {column.series.dtype}, not numbers. "
             "Use value_counts or nunique."
         )
-    if operation in ("min", "max") and column.kind == "category" and not column.series.dtype.ordered:
+    if operation in ("min", "max") and column.kind == "category" and not column.is_ordered:
         raise QueryError(f"the values do not allow it: the categories of {column.name!r} have no order.")
     if operation in ("mean", "sum") and _is_floating(column):
         # These do not lose small values beside large ones.

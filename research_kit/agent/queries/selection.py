@@ -73,6 +73,12 @@ class Selection:
         """Hand over a column as text, and return its name in SQL."""
         return self._given(column, "texts", lambda: column.texts)
 
+    def comparable(self, column: Column) -> str:
+        """Hand over a column as its values, points and spans of time in nanoseconds."""
+        sql = self.values(column)
+        factor = column.nanoseconds if column.kind in ("time", "span") else 1
+        return sql if factor == 1 else f"(CAST({sql} AS HUGEINT) * {factor})"
+
     def categories(self, column: Column) -> str:
         """Hand over the categories of a category column, and return its name in SQL."""
         return self._given(column, "categories", lambda: column.category_values)
