@@ -37,8 +37,6 @@ _LATEX = {character: rf"\{character}" for character in "#$%&_{}"} | {
     "\\": r"\textbackslash{}",
     "^": r"\textasciicircum{}",
     "~": r"\textasciitilde{}",
-    "\n": " ",
-    "\r": " ",
 }
 
 
@@ -216,7 +214,7 @@ _DRAWERS = {
 def _label(axes: Any, chart: Chart, vertical: str | None) -> None:
     axes.set_xlabel(_literal(show(chart.x)))
     axes.set_ylabel(_literal(show(vertical or "")))
-    if chart.by is not None:
+    if chart.by is not None and axes.get_legend_handles_labels()[0]:
         axes.legend(title=_literal(show(chart.by)), frameon=False)
 
 
@@ -229,6 +227,7 @@ def _literal(text: str) -> str:
     """Return ``text`` such that it is drawn as it is: no formulas are read in it, and LaTeX runs nothing."""
     import matplotlib
 
+    text = "".join(character if character.isprintable() else " " for character in text)
     if matplotlib.rcParams["text.usetex"]:
         return "".join(_LATEX.get(character, character) for character in text)
     return text.replace("$", r"\$")

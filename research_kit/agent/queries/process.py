@@ -149,28 +149,17 @@ class Session:
         watch.start()
         try:
             yield
-            with self._explained():
-                self._process.send({"do": "forget"})
-                if self._process.receive()["is_worn"]:
-                    self._process.end()
         except QueryError:
-            self._recover()
             raise
         except BaseException:
+            # An answer may be left in the pipe.
             self._process.end()
             raise
         finally:
+            if not self._process.answers():
+                self._process.end()
             self._is_over.set()
             watch.join()
-
-    def _recover(self) -> None:
-        """Make the process ready for the next call after a statement failed."""
-        try:
-            self._process.send({"do": "forget"})
-            if self._process.receive()["is_worn"]:
-                self._process.end()
-        except (OSError, EOFError, ValueError):
-            self._process.end()
 
     def _watch(self) -> None:
         limits = self._call.limits
@@ -220,9 +209,17 @@ class _Process:
         )
         self.memory_limit_bytes = memory_bytes
 
-    @property
-    def is_alive(self) -> bool:
-        return self._process.poll() is None
+    def answers(self) -> bool:
+        """Return True when it is still there: anybody may have killed it meanwhile."""
+        try:
+            return not self.forget()
+        except (OSError, EOFError, ValueError):
+            return False
+
+    def forget(self) -> bool:
+        """Let it forget the tables of a call; return True when it should not be used again."""
+        self.send({"do": "forget"})
+        return bool(self.receive()["is_worn"])
 
     def await_ready(self) -> None:
         """Wait until it answers.
@@ -333,7 +330,7 @@ class _Holder:
 
     def _ready(self, memory_bytes: int) -> _Process:
         process = self._process
-        if process is not None and process.is_alive and process.memory_limit_bytes == memory_bytes:
+        if process is not None and process.memory_limit_bytes == memory_bytes and process.answers():
             return process
         self.close()
         self._process = _Process(memory_bytes)
