@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import io
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import islice, pairwise
 from typing import TYPE_CHECKING, Any, Literal
 
 from research_kit._optional import require
 from research_kit.agent.queries import QueryCall, QueryError
 from research_kit.agent.queries.answers import show
 from research_kit.agent.queries.chart_rows import ChartColumn, ChartRows, Sample
+from research_kit.agent.queries.filters import explained
 from research_kit.agent.queries.frames import is_number, plain_frame
-from research_kit.agent.queries.operations import explained
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -180,7 +180,7 @@ def _draw_bars(axes: Any, rows: ChartRows, chart: Chart) -> str:
 
 def _draw_boxes(axes: Any, rows: ChartRows, chart: Chart) -> str:
     sample = rows.sample(_MAX_BOX_ROWS)
-    groups = list(sample.frame.groupby("x", observed=True))[:_MAX_BARS]
+    groups = list(islice(sample.frame.groupby("x", observed=True), _MAX_BARS))
     labels = [_literal(show(key)) for key, _ in groups]
     axes.boxplot([part["y"].to_numpy() for _, part in groups], tick_labels=labels)
     _label(axes, chart, chart.y)

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 from research_kit.agent.queries.answers import QueryError
 from research_kit.agent.queries.columns import Column
+from research_kit.agent.queries.filters import select_rows
 from research_kit.agent.queries.frames import is_number
-from research_kit.agent.queries.operations import select_rows
 from research_kit.agent.queries.selection import TABLE, Run, Selection
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from research_kit.agent.queries.process import QueryCall
+    from research_kit.agent.queries.calls import QueryCall
 
 __all__ = ["Bars", "ChartColumn", "ChartRows", "Histogram", "Sample"]
 

@@ -135,7 +135,10 @@ class _Limits:
         import resource
 
         limit = self._used_at_start + self._given_bytes + self._memory_bytes
-        resource.setrlimit(resource.RLIMIT_DATA, (limit, resource.RLIM_INFINITY))
+        # The kernel may have a limit of its own, which is handed down and cannot be raised.
+        _, highest = resource.getrlimit(resource.RLIMIT_DATA)
+        limit = limit if highest == resource.RLIM_INFINITY else min(limit, highest)
+        resource.setrlimit(resource.RLIMIT_DATA, (limit, highest))
 
     def forget(self) -> bool:
         """Count no table any more; return True when too much memory stayed behind for another call."""

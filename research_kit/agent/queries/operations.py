@@ -8,22 +8,20 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from research_kit.agent.queries.answers import QueryAnswer, QueryError, json_value, plain, show
+from research_kit.agent.queries.calls import QueryCall
 from research_kit.agent.queries.columns import Column
-from research_kit.agent.queries.compiler import compile_expression
-from research_kit.agent.queries.conditions import Condition, ValueCheck, keep_condition
-from research_kit.agent.queries.expression import read_expression
+from research_kit.agent.queries.conditions import Condition
+from research_kit.agent.queries.filters import Selected, explained, select_rows
 from research_kit.agent.queries.frames import column_names, is_number, plain_frame
-from research_kit.agent.queries.process import QueryCall
-from research_kit.agent.queries.selection import TABLE, Run, Selection
+from research_kit.agent.queries.selection import TABLE, Run
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Operation", "explained", "frame_query", "select_rows"]
+__all__ = ["Operation", "frame_query"]
 
 Operation = Literal[
     "count", "mean", "median", "sum", "min", "max", "std", "nunique", "value_counts", "count_missing", "rows"
@@ -33,30 +31,6 @@ _NUMERIC_OPERATIONS = frozenset({"mean", "median", "sum", "std"})
 _MAX_GROUPS = 30
 _MAX_ROWS = 10
 _MAX_COLUMNS = 60
-_MAX_CONDITIONS = 20
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Selected:
-    """A selection, its conditions in words with a blank before them, and what to check when it is empty."""
-
-    rows: Selection
-    about: str
-    checks: tuple[ValueCheck, ...]
-
-    def count(self, run: Run) -> int:
-        """Return the number of rows.
-
-        Raises:
-            QueryError: When there are none because a condition asks for a text that is not there.
-        """
-        if not self.rows.conditions:
-            return len(self.rows.frame)
-        [[count]] = run(f"SELECT count(*) FROM {TABLE}{self.rows.where()}")
-        if count == 0:
-            for check in self.checks:
-                check.refuse_unknown(run)
-        return int(count)
 
 
 def frame_query(
@@ -95,44 +69,6 @@ def frame_query(
         if operation == "count_missing":
             return answer.missing_count(column)
         return answer.one_value(column) if group_by is None else answer.grouped(column, group_by)
-
-
-def select_rows(frame: pd.DataFrame, where: list[Condition], query: str | None) -> Selected:
-    """Return the rows for which everything holds.
-
-    Raises:
-        QueryError: When a condition does not fit the frame.
-    """
-    if len(where) > _MAX_CONDITIONS:
-        raise QueryError(f"there are {len(where)} conditions, and at most {_MAX_CONDITIONS} are looked at.")
-    rows = Selection(frame)
-    checks = [keep_condition(condition, rows) for condition in where]
-    words = [str(condition) for condition in where]
-    if query:
-        rows.keep(compile_expression(read_expression(query), rows))
-        words.append(query)
-    about = f" where {' and '.join(words)}" if words else ""
-    return Selected(rows=rows, about=about, checks=tuple(check for check in checks if check is not None))
-
-
-@contextlib.contextmanager
-def explained() -> Iterator[None]:
-    """Turn what pandas and Arrow say of odd values into a `QueryError`: columns may hold anything."""
-    try:
-        yield
-    except QueryError:
-        raise
-    except (
-        TypeError,
-        ValueError,
-        ArithmeticError,
-        LookupError,
-        NotImplementedError,
-        AttributeError,
-    ) as error:
-        raise QueryError(
-            f"the values do not allow it ({type(error).__name__}: {show(str(error))})."
-        ) from error
 
 
 class _Answer:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
-    from research_kit.agent.queries.process import QueryCall
+    from research_kit.agent.queries.calls import QueryCall
 
 __all__ = ["TABLE", "Run", "Selection", "find_column"]
 

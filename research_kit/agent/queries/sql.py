@@ -9,10 +9,10 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from research_kit.agent.queries.answers import QueryAnswer, QueryError, json_value, show
+from research_kit.agent.queries.calls import QueryCall
 from research_kit.agent.queries.columns import Column
+from research_kit.agent.queries.filters import explained
 from research_kit.agent.queries.frames import column_names, plain_frame
-from research_kit.agent.queries.operations import explained
-from research_kit.agent.queries.process import QueryCall
 
 if TYPE_CHECKING:
     import pandas as pd
