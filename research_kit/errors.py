@@ -7,7 +7,7 @@ others wrote is plain text.
 
 from __future__ import annotations
 
-from research_kit.plain_text import plain_block
+from research_kit.plain_text import plain_message
 
 __all__ = [
     "BackendError",
@@ -25,7 +25,7 @@ class ResearchKitError(Exception):
 
     def __str__(self) -> str:
         """Return the message, fit for a terminal: it may quote a server, a file name or a notebook."""
-        return plain_block(super().__str__())
+        return plain_message(super().__str__())
 
 
 class ConfigError(ResearchKitError, ValueError):

@@ -19,7 +19,7 @@ from research_kit.chat.ui_messages import ChatMessage, fold_event, message_to_wi
 from research_kit.cli import transfer_commands
 from research_kit.cli.doctor import Finding
 from research_kit.cli.printing import say
-from research_kit.errors import BackendError, ConfigError, MissingExtraError
+from research_kit.errors import BackendError, ConfigError, MissingExtraError, ResearchKitError
 from research_kit.regression.report import CellText
 from research_kit.regression.report_files import github_annotations, junit_xml, markdown_summary
 from research_kit.regression.report_page import report_page
@@ -79,10 +79,15 @@ def observations_of(text: str) -> pd.DataFrame:
     return build_observations([row])
 
 
+def _without_folds(error: ResearchKitError) -> str:
+    # A message may hold a diff. Its marks begin a group in a log of Buildkite, and nothing else.
+    return re.sub(r"^(?:---|\+\+\+|~~~|\^\^\^) ", "", str(error), flags=re.MULTILINE)
+
+
 LOG_PLACES: dict[str, Callable[[str], str]] = {
-    "error": lambda text: str(ConfigError(text)),
-    "backend error": lambda text: str(BackendError(text, base_url=text)),
-    "import error": lambda text: str(MissingExtraError(text)),
+    "error": lambda text: _without_folds(ConfigError(text)),
+    "backend error": lambda text: _without_folds(BackendError(text, base_url=text)),
+    "import error": lambda text: _without_folds(MissingExtraError(text)),
     "message": format_message,
     "summary": lambda text: format_summary(summary_of(text)),
     "JUnit": lambda text: "".join(ET.fromstring(junit_xml([summary_of(text)])).itertext()),
