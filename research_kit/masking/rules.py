@@ -72,7 +72,7 @@ RULES = (
         "authorization",
         rf"(?i:authorization){_SIGN}{_SPACE}(?:[bfru]{{0,2}}{_QUOTE})?"
         rf"(?:(?i:basic|bearer|token|digest|negotiate|apikey|key|bot|ssws|aws|sharedkey)[ \t]{{1,4}})?"
-        rf"(?=[\w.~+/=:-]{{0,64}}[0-9A-Z=])(?!(?:_?[A-Z][a-z]+)+(?![\w.~+/=-])){_GIVEN}(?P<secret>[\w.~+/=:-]{{8,4000}}+)(?!\()",
+        rf"(?=[\w.~+/=:-]{{0,64}}[0-9A-Z=])(?!(?:_?[A-Z][a-z]{{1,40}}+){{1,12}}+(?![\w.~+/=-])){_GIVEN}(?P<secret>[\w.~+/=:-]{{8,4000}}+)(?!\()",
     ),
     _rule(
         "basic",

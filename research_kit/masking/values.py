@@ -67,7 +67,7 @@ _TEMPLATE = re.compile(
 )
 # A field that is filled in later, inside of a value.
 _FIELD = re.compile(r"\{[A-Za-z_][\w.]{0,60}[}(\[!:]|<[A-Za-z_ -]{1,40}>|\*{3}")
-_NAME_OF_VARIABLE = re.compile(r"[A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+$")
+_NAME_OF_VARIABLE = re.compile(r"[A-Z][A-Z0-9]*+(?:_[A-Z0-9]++)++$")
 _FOLDERS = tuple(
     word_set(
         """
@@ -82,9 +82,9 @@ _FILE = re.compile(
     r"[\w./\\~-]+\.(?:txt|json|ya?ml|toml|ini|cfg|conf|env|pem|key|crt|cer|p12|pfx|pub|py|ipynb|csv|md|html?|js|ts|sh|log)$"
 )
 _IDENTIFIER = re.compile(r"[A-Za-z_$][A-Za-z_0-9$]*$")
-_NAME = re.compile(r"_{0,2}[A-Za-z]+(?:(?:\.|->|::|_)[A-Za-z]+)*\d?[A-Z]?$")
-_KEBAB = re.compile(r"[a-z]+(?:-[a-z]+)+$")
-_DOTTED = re.compile(r"[A-Za-z_]\w*(?:(?:\.|->|::)[A-Za-z_]\w*)+$", re.ASCII)
+_NAME = re.compile(r"_{0,2}[A-Za-z]++(?:(?:\.|->|::|_)[A-Za-z]++)*+\d?[A-Z]?$")
+_KEBAB = re.compile(r"[a-z]++(?:-[a-z]++)++$")
+_DOTTED = re.compile(r"[A-Za-z_]\w*+(?:(?:\.|->|::)[A-Za-z_]\w*+)++$", re.ASCII)
 
 
 def is_random(text: str) -> bool:
