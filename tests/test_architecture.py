@@ -26,7 +26,7 @@ ROWS = [
     {"masking"},
     {"config", "_optional", "_slow_formats", "_words"},
     {"errors", "plain_stream"},
-    {"plain_text"},
+    {"_addresses", "plain_text"},
 ]
 HEAVY = ("pandas", "dspy", "mcp", "langfuse", "IPython", "anywidget", "papermill", "uvicorn")
 # Only these talk to IPython and to widgets.

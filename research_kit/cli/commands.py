@@ -10,6 +10,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from research_kit._addresses import without_passwords
 from research_kit._slow_formats import defer_slow_formats
 from research_kit.cli.doctor import add_doctor_command
 from research_kit.cli.init_project import add_init_command
@@ -20,6 +21,7 @@ from research_kit.cli.tool_server_commands import add_tool_server_commands
 from research_kit.cli.transfer_commands import add_transfer_commands
 from research_kit.config import load_settings
 from research_kit.errors import ResearchKitError
+from research_kit.masking import masked_text
 from research_kit.plain_stream import guard_terminal
 from research_kit.session.environment_file import read_environment_file
 
@@ -39,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         say("research-kit: interrupted", file=sys.stderr)
         return 130
     except ResearchKitError as error:
-        say(f"research-kit: {error}", file=sys.stderr)
+        say(f"research-kit: {masked_text(str(error))}", file=sys.stderr)
         return 2
 
 
@@ -75,7 +77,7 @@ def _show_status(_: argparse.Namespace) -> int:
     if not settings.is_tracing_enabled:
         say("disabled: LANGFUSE_TRACING_ENABLED is false")
     elif settings.public_key:
-        say(f"Langfuse at {settings.base_url}, key {settings.public_key}")
+        say(f"Langfuse at {without_passwords(settings.base_url)}, key {settings.public_key}")
     else:
         print_store()
     if settings.data_dir_notice:
@@ -97,7 +99,7 @@ def _deliver(options: argparse.Namespace) -> int:
     if state.lost_count:
         say(f"{state.lost_count} were given up before: more waited than RESEARCH_KIT_SPOOL_MAX_MB allows")
     if state.reason:
-        say(state.reason)
+        say(masked_text(state.reason))
     if (count := count_for_other_keys()) and not options.other_keys:
         say(f"{count} wait for other keys; research-kit deliver --other-keys sends them with those set now")
     return 0 if not state.pending_count and not state.refused_count else 1

@@ -25,6 +25,7 @@ from research_kit._optional import DISTRIBUTION
 from research_kit.cli.printing import say
 from research_kit.config import load_settings
 from research_kit.errors import ResearchKitError
+from research_kit.masking import masked_text
 from research_kit.plain_text import plain_text
 
 __all__ = ["Finding", "add_doctor_command", "examine"]
@@ -41,7 +42,7 @@ class Finding:
     Attributes:
         level: ``ok``, ``note`` for what may surprise, ``problem`` for what will not work.
         topic: What was looked at.
-        text: What was found.
+        text: What was found, without secrets.
         remedy: What to do; empty when nothing needs to be done.
     """
 
@@ -49,6 +50,10 @@ class Finding:
     topic: str
     text: str
     remedy: str = ""
+
+    def __post_init__(self) -> None:
+        """Take the secrets out: what the doctor says goes into reports of bugs."""
+        object.__setattr__(self, "text", masked_text(self.text))
 
     def __str__(self) -> str:
         """Say it in one or two lines."""

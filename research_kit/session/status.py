@@ -7,6 +7,7 @@ from datetime import datetime
 from html import escape
 from typing import Literal, TypeAlias
 
+from research_kit._addresses import without_passwords
 from research_kit.plain_text import plain_block, plain_text
 
 __all__ = ["SessionState", "SessionStatus"]
@@ -54,6 +55,15 @@ class SessionStatus:
     since: datetime | None = None
     faults: tuple[tuple[str, str], ...] = ()
 
+    def __post_init__(self) -> None:
+        """Take the secrets out of what quotes servers and errors."""
+        if not self.reason and not self.faults:
+            return
+        from research_kit.masking import masked_text
+
+        object.__setattr__(self, "reason", masked_text(self.reason))
+        object.__setattr__(self, "faults", tuple((place, masked_text(text)) for place, text in self.faults))
+
     def __str__(self) -> str:
         """Say it in a few lines of text."""
         return plain_block("\n".join(f"{name}: {plain_text(text)}" for name, text in self._rows()))
@@ -75,7 +85,7 @@ class SessionStatus:
         named = [
             ("session", self.session_id),
             ("user", self.user_id),
-            ("page", self.session_url or self.base_url),
+            ("page", without_passwords(self.session_url or self.base_url or "")),
             ("reason", self.reason),
             ("since", f"{self.since:%Y-%m-%d %H:%M:%S %Z}" if self.since else None),
         ]

@@ -26,6 +26,7 @@ from filelock import FileLock, Timeout
 from research_kit._optional import DISTRIBUTION
 from research_kit.config import load_settings
 from research_kit.errors import ResearchKitError, StoreError
+from research_kit.masking import MaskedFormatter
 from research_kit.store.app import build_app
 from research_kit.store.context import Store
 from research_kit.store.recovery import open_or_recover
@@ -68,7 +69,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="end after so many seconds without a request (default: RESEARCH_KIT_STORE_IDLE_MINUTES)",
     )
     options = parser.parse_args(arguments)
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s")
+    handler = logging.StreamHandler()
+    handler.setFormatter(MaskedFormatter("%(asctime)s %(levelname)s %(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
     _logger.setLevel(logging.INFO)
     try:
         serve(options.data_dir, port=options.port, idle_timeout_s=options.idle_timeout_s or _idle_timeout_s())
