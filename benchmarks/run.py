@@ -24,6 +24,7 @@ from benchmarks.measuring import ROOT, Options, Row
 _BENCHMARKS = {
     "imports": "import_time",
     "spans": "span_cost",
+    "coverage": "coverage",
     "exit": "exit_time",
     "reading": "reading",
     "store": "store_speed",

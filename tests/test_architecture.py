@@ -21,10 +21,12 @@ ROWS = [
     {"instrumentation", "traces"},
     {"session"},
     {"store"},
-    {"wire"},
+    {"counting", "wire"},
     {"trust"},
+    {"_notices"},
     {"masking"},
     {"config", "_optional", "_slow_formats", "_words"},
+    {"sources"},
     {"errors", "plain_stream"},
     {"_addresses", "plain_text"},
 ]

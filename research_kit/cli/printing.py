@@ -9,14 +9,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TextIO
 
+from research_kit.masking import masked_text
 from research_kit.plain_text import plain_block
 
 __all__ = ["print_commands", "say"]
 
 
 def say(text: str = "", *, file: TextIO | None = None) -> None:
-    """Print lines; what is not plain in them is escaped."""
-    print(plain_block(text), file=file, flush=True)
+    """Print lines without secrets; what is not plain in them is escaped."""
+    print(plain_block(masked_text(text)), file=file, flush=True)
 
 
 def print_commands(lines: Iterable[str]) -> None:

@@ -21,6 +21,7 @@ from research_kit.store.access import proxy_prefix
 from research_kit.store.database import Database
 from research_kit.store.links import COOKIE_LIFETIME_S, cookie_name, is_valid_proof, make_proof
 from research_kit.store.markup import element
+from research_kit.store.page_sums import summarise
 from research_kit.store.session_filter import SessionFilter, list_choices
 from research_kit.store.session_page import session_page
 from research_kit.store.sessions_page import sessions_page
@@ -82,9 +83,10 @@ class _PageMaker:
             traces = page_rows.list_traces_of_session(connection, session_id)
             subject_ids = [session_id, *(trace.trace_id for trace in traces)]
             scores = page_rows.list_scores(connection, subject_ids=subject_ids)
-        if not traces or request.path_params["project_id"] != self._project_id:
+            summary = summarise(connection, session_id) if traces else None
+        if summary is None or request.path_params["project_id"] != self._project_id:
             return None
-        return session_page(self._project_id, session_id, traces, scores)
+        return session_page(self._project_id, summary, traces, scores)
 
     def trace(self, request: Request) -> str | None:
         trace_id = request.path_params["trace_id"]

@@ -12,6 +12,7 @@ import pytest
 from hostile_logs import HOSTILE, OWN_COMMAND, TEXTS, breaches, character_breaches
 
 import research_kit as rk
+from research_kit._notices import warn_user
 from research_kit.chat.cell_chat import CellAnswer
 from research_kit.chat.events import ApprovalNeeded, MessageFinished, Notice, ToolFinished, ToolStarted, Usage
 from research_kit.chat.markdown import defuse_markdown, render_markdown
@@ -28,7 +29,6 @@ from research_kit.regression.summary import RunSummary
 from research_kit.session.status import SessionStatus
 from research_kit.store.markup import element
 from research_kit.traces.frames import build_observations
-from research_kit.traces.notices import warn_user
 from research_kit.transfer import Transferred
 
 
