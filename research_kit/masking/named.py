@@ -38,7 +38,19 @@ NAME_TRIGGERS = (
         "credential",
         "mnemonic",
     ),
-    *("phrase", "psk", "requirepass", "masterauth", "userpass", "_pass", "dbpass", "jwt", "-pass"),
+    *(
+        "phrase",
+        "psk",
+        "requirepass",
+        "masterauth",
+        "userpass",
+        "_pass",
+        "dbpass",
+        "jwt",
+        "-pass",
+        "sessid",
+        "sessionid",
+    ),
     # Short words, only where a value follows.
     *(f"{word}{sign}" for word in ("pass", "pw", "auth") for sign in ("=", ":", '"', "'", ">", " =", "\\")),
     *("sig=", "signature=", "code=", "pass "),
@@ -46,23 +58,30 @@ NAME_TRIGGERS = (
 _NAME_CHARACTERS = string.ascii_letters + string.digits + "_.-"
 _LONGEST_NAME = 64
 _LONGEST_QUOTED = 4_096
+_MOST_LISTED = 100
 _QUOTE = r"\\{0,7}[\"'`]"
 _SPACE = r"(?:[ \t]|\\t){0,12}+"
 _BREAK = r"(?:\r?\n|\\{1,7}n)"
 _FOLLOWS = re.compile(
-    rf"(?P<rest>[A-Za-z0-9_.-]{{0,64}}+)(?:(?:{_QUOTE}|\])?{_SPACE}(?P<sign>:=|=>|->|={{1,3}}|:(?!:)){_SPACE}|(?P<list>{_QUOTE}(?=[\s,;]))"
-    rf"|(?P<said>[ \n]{{1,2}}(?:is|was|are|lautet|ist)(?:\s?:)?\s{{1,4}}(?=\S))"
+    rf"(?P<rest>[A-Za-z0-9_.-]{{0,64}}+)(?:"
+    rf"(?:{_QUOTE}|\*{{1,2}}|\[\w{{0,16}}\]|[ ]?\([\w ]{{1,16}}\))?\]?{_SPACE}"
+    rf"(?P<sign>:=|=>|->|→|\\{{1,4}}u2192|={{1,3}}|:(?!:)\*{{0,2}}){_SPACE}"
+    rf"|(?P<list>{_QUOTE}(?=[\s,;>]))"
+    rf"|(?P<said>[ \n]{{1,2}}(?:is|was|are|lautet|ist)(?:\s?:)?\s{{1,4}}(?=\S)|[ \t]{{0,4}}\|[ \t]{{1,4}})"
     rf"|(?P<line>{_BREAK}[ \t]{{0,24}}+value:[ \t]{{1,4}})"
     rf"|(?P<tag>>)|(?P<blank>(?:[ \t]|\\t){{1,8}}+(?=(?P<quoted>{_QUOTE})?\S)))"
 )
 _TAG_END = re.compile(r"(?:\s[^<>]{0,80}+)?>")
+_ELEMENT = re.compile(rf"{_QUOTE}\s?>")
 _LISTED = re.compile(rf"{_QUOTE}\s{{0,4}},\s{{0,4}}(?=[bfru]?{_QUOTE})")
 _VALUE_BESIDE = re.compile(
     rf"{_QUOTE}[\s,;]{{1,24}}+(?:{_QUOTE})?[vV]alue(?:{_QUOTE})?\s{{0,4}}[:=]\s{{0,4}}"
 )
 _FIELD_BESIDE = re.compile(rf"{_QUOTE}[^<>{{}}\n]{{0,120}}?\bvalue\s{{0,4}}=\s{{0,4}}(?={_QUOTE})")
 _BLOCK = re.compile(rf"(?:[|>][+-]?[ \t]{{0,4}})?{_BREAK}[ \t]{{1,24}}")
-_SCHEME = re.compile(r"(?i:basic|bearer|token|apikey|bot|digest|negotiate|ssws|aws|key)[ \t]{1,4}(?=\S)")
+_SCHEME = re.compile(
+    r"(?i:basic|bearer|token|apikey|bot|digest|negotiate|ssws|aws|key|!!\w{1,12})[ \t]{1,4}(?=\S)"
+)
 _OPENING = re.compile(
     rf"(?:\[\s{{0,4}})?(?:[bfruBFRU]{{1,2}})?(?:(?:pydantic\.)?Secret(?:Str|Bytes)?\(b?)?(?P<quote>{_QUOTE})"
 )
@@ -75,7 +94,7 @@ _BASE64 = re.compile(r"(?=[A-Za-z+/]{0,80}[0-9=])[A-Za-z0-9+/_-]{8,2000}={0,2}")
 _LINE_START = r"(?:\b|\\[nrt])"
 _ARTICLE = re.compile(rf"{_LINE_START}(?:[Tt]he|[Aa]n?|[Tt]his|[Tt]hat|[Ee]ach|[Ee]very|[Nn]ext)[ \t]$")
 _DIRECTIVES = ("requirepass", "masterauth")
-_SETTERS = ("set", "setx", "setv", "setenv", "export")
+_SETTERS = ("set", "setx", "setv", "setenv", "export", "env")
 _SHELL_WORD = re.compile(r"[\w.@+-]+")
 _OWNER = re.compile(r"(?P<owner>[A-Za-z][A-Za-z0-9_-]{1,20})[ \t]$")
 # What people choose, which may look like anything.
@@ -83,6 +102,7 @@ _CHOSEN = (Kind.PASSWORD, Kind.PHRASE, Kind.FOLDER)
 _IS_NAME = re.compile(r"[A-Za-z_-]*\d*[A-Za-z_]?")
 _NO_BEGINNING = tuple(" ,)]}:;\t\"'")
 _FOLDER = re.compile(r"[/~.]|[A-Za-z]:[\\/]|file:")
+_BLOCK_ENDS = ("", "\n", "\r", "\\", '"', "'")
 _SENTENCE_END = ".,:;!?"
 
 
@@ -115,7 +135,13 @@ def _may_be_set(text: str, start: int) -> bool:
     """Whether a look at the words before is worth its time; nearly all names with a blank behind are prose."""
     near = text[start - 48 if start > 48 else 0 : start]
     return (
-        " -" in near or "'-" in near or "set" in near or "SET" in near or "login" in near or "export" in near
+        " -" in near
+        or "'-" in near
+        or "set" in near
+        or "SET" in near
+        or "login" in near
+        or "export" in near
+        or "%env" in near
     ) or ("<" in near or text[start : start + 5] in ("requi", "maste"))
 
 
@@ -183,8 +209,13 @@ def _quoted(text: str, name: _Name, follows: re.Match[str]) -> tuple[int, int] |
         if match is not None:
             found = _value(text, match.end(), name.kind)
             # Names of columns stand in lists as well.
-            return None if way is _LISTED and found and _IS_NAME.fullmatch(text, *found) else found
-    return None
+            return found if found and (way is not _LISTED or _is_listed_secret(text[slice(*found)])) else None
+    content = _ELEMENT.match(text, follows.end("rest"))
+    return None if content is None else _until_tag(text, content.end(), name.kind)
+
+
+def _is_listed_secret(value: str) -> bool:
+    return _is_mixed(value) and _IS_NAME.fullmatch(value) is None
 
 
 def _set(text: str, name: _Name, follows: re.Match[str]) -> tuple[int, int] | None:
@@ -201,16 +232,15 @@ def _followed_by_quote(text: str, name: _Name, follows: re.Match[str]) -> tuple[
 
 
 def _element(text: str, name: _Name, _: re.Match[str]) -> tuple[int, int] | None:
-    if not (name.start > 0 and text[name.start - 1] in "<:"):
-        return None
-    opening = _TAG_END.match(text, name.end)
-    if opening is None:
-        return None
-    begin = opening.end()
+    opening = _TAG_END.match(text, name.end) if text[name.start - 1 : name.start] in ("<", ":") else None
+    return None if opening is None else _until_tag(text, opening.end(), name.kind)
+
+
+def _until_tag(text: str, begin: int, kind: Kind) -> tuple[int, int] | None:
     end = text.find("<", begin, begin + _LONGEST_QUOTED)
     if text.startswith("<![CDATA[", begin):
         begin, end = begin + 9, text.find("]]>", begin, begin + _LONGEST_QUOTED)
-    return _judged_quoted(text, begin, end, name.kind) if end > begin else None
+    return _judged_quoted(text, begin, end, kind) if end > begin else None
 
 
 _WAYS: Mapping[str, Callable[[str, _Name, re.Match[str]], tuple[int, int] | None]] = {
@@ -231,7 +261,7 @@ def _value(
         return _login(text, position)
     opening = _OPENING.match(text, position)
     if opening is not None:
-        start, end = opening.end(), _closing(text, opening)
+        start, end = opening.end(), _closing(text, opening.end(), opening["quote"])
         scheme = _SCHEME.match(text, start)
         start = scheme.end() if scheme is not None and scheme.end() < end else start
         if start >= end or text.startswith(_NO_BEGINNING, start):
@@ -239,16 +269,29 @@ def _value(
         if end == len(text) and kind is not Kind.MAYBE:  # it goes on, in what is still to come
             return start, end
         found = _judged_quoted(text, start, end, kind)
-        return None if found is None or (is_said and not _is_mixed(text[start:end])) else found
+        if found is None or (is_said and not _is_mixed(text[start:end])):
+            return None
+        return (start, _list_end(text, end, opening)) if text[opening.start()] == "[" else found
     if is_quoted_only:
         return None
     return _bare(text, position, kind, is_said=is_said)
 
 
-def _closing(text: str, opening: re.Match[str]) -> int:
+def _list_end(text: str, end: int, opening: re.Match[str]) -> int:
+    """Return where the last of the quoted values of a list ends, of which the first ends at ``end``."""
+    separator = re.compile(rf"{re.escape(opening['quote'])}\s{{0,8}},\s{{0,8}}{re.escape(opening['quote'])}")
+    for _ in range(_MOST_LISTED):
+        following = separator.match(text, end)
+        last = -1 if following is None else _closing(text, following.end(), opening["quote"])
+        if last < 0:
+            break
+        end = last
+    return end
+
+
+def _closing(text: str, start: int, quote: str) -> int:
     """Return where the quote ends: at the same character behind as many backslashes; -1 when it does not."""
-    quote = opening["quote"]
-    backslash_count, position, start = len(quote) - 1, opening.end(), opening.end()
+    backslash_count, position = len(quote) - 1, start
     limit = min(len(text), start + _LONGEST_QUOTED)
     while True:
         found = text.find(quote[-1], position, limit)
@@ -271,6 +314,8 @@ def _judged_quoted(text: str, start: int, end: int, kind: Kind) -> tuple[int, in
 
 def _is_quoted_secret(value: str, kind: Kind) -> bool:
     if len(value) < 3 or says_nothing(value) or (kind is Kind.FOLDER and _FOLDER.match(value)):
+        return False
+    if kind is Kind.PHRASE and " " not in value and not _is_mixed(value):
         return False
     if kind in _CHOSEN:
         return not is_prose(value)
@@ -297,11 +342,11 @@ def _bare(
     if match is None:
         return None
     value = match.group().rstrip(_SENTENCE_END)
-    is_mapping = is_block and match.group().endswith(":")
     following = text[match.end() : match.end() + 1]
-    if is_mapping or not value or not _is_bare_secret(value, kind, following):
+    is_more = is_block and (match.group().endswith(":") or following not in _BLOCK_ENDS or value[:1] == "@")
+    if is_more or not value or not _is_bare_secret(value, kind, following):
         return None
-    if is_said and not (is_random(value) or (kind in _CHOSEN and _is_mixed(value))):
+    if is_said and (value[0] == "*" or not (is_random(value) or (kind in _CHOSEN and _is_mixed(value)))):
         return None
     return match.start(), match.start() + len(value)
 

@@ -62,7 +62,9 @@ _TOKEN_ENDS = (
 _PASS_OWNERS = word_set(
     """
     db database user smtp mail email imap ftp sftp ssh root admin login proxy auth http redis mysql pg
-    postgres mongo ldap vpn wifi my sudo su key ssl cert keystore
+    postgres mongo ldap vpn wifi my sudo su key ssl cert keystore become ansible vnc rdp rpc service app
+    wp bind jks truststore win client server sys oracle mssql sa master repl rabbitmq mqtt elastic jira
+    nexus api basic
     """
 )
 # What may follow without changing what is meant.
@@ -105,6 +107,7 @@ _NO_TOKEN_OWNERS = word_set(
     """
 )
 _PHRASES = frozenset(("passphrase", "mnemonic"))
+_SESSIONS = frozenset(("jwt", "apikeys", "sessionid", "jsessionid", "phpsessid", "sessid"))
 _SIGNED = frozenset(("sig", "signature", "code"))
 
 
@@ -117,6 +120,8 @@ def kind_of_name(name: str) -> Kind | None:
     if not words:
         return None
     head, owner = words[-1], words[-2] if len(words) > 1 else ""
+    if head in ("keys", "tokens") and owner in _KEY_OWNERS | _TOKEN_OWNERS:
+        return Kind.KEY
     if head in _PHRASES or (head == "phrase" and owner in ("seed", "recovery", "secret", "backup", "pass")):
         return Kind.PHRASE
     if head in ("pwd", "oldpwd") and not owner:
@@ -139,5 +144,4 @@ def _kind_of_made(head: str, owner: str, words: list[str]) -> Kind | None:
         return None if owner in _NO_KEY_OWNERS else (Kind.KEY if owner in _KEY_OWNERS else Kind.MAYBE)
     if head == "token":
         return None if owner in _NO_TOKEN_OWNERS else (Kind.KEY if owner in _TOKEN_OWNERS else Kind.MAYBE)
-    # Cut to one word: a JWT in a cookie named so, an OpenAI key in OPENAIKEY.
-    return Kind.MAYBE if head in ("jwt", "apikeys") or (head.endswith("key") and "api" in words) else None
+    return Kind.MAYBE if head in _SESSIONS or (head.endswith("key") and "api" in words) else None
