@@ -44,6 +44,7 @@ LOOPBACK_NAMES = ("127.0.0.1", "localhost", "::1")
 
 _DEFAULT_REQUEST_TIMEOUT_S = 10.0
 _DEFAULT_SPOOL_MB = 512.0
+_DEFAULT_READ_MB = 2048.0
 _PROXY_VARIABLES = ("http_proxy", "https_proxy", "all_proxy")
 
 _FALSE = frozenset({"0", "false", "no", "off"})
@@ -68,6 +69,7 @@ class Settings:
         cache_dir: Folder of files that may be deleted at any time, the local model among them.
         request_timeout_s: How long a server may take to answer a delivery.
         spool_max_mb: How much of what waits for a server is kept on disk, per process.
+        read_max_mb: How much a server may send for one read.
         store_max_age_days: How long the embedded store keeps traces; None keeps them all.
         store_max_mb: How large the embedded store may become; None sets no limit.
         store_idle_minutes: After how long without a request the store's server ends; None means never.
@@ -93,6 +95,7 @@ class Settings:
     cache_dir: Path
     request_timeout_s: float
     spool_max_mb: float
+    read_max_mb: float
     store_max_age_days: float | None
     store_max_mb: float | None
     store_idle_minutes: float | None
@@ -142,6 +145,7 @@ def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
         cache_dir=_cache_dir(_text(env, "RESEARCH_KIT_CACHE_DIR")),
         request_timeout_s=_number(env, "LANGFUSE_TIMEOUT") or _DEFAULT_REQUEST_TIMEOUT_S,
         spool_max_mb=_number(env, "RESEARCH_KIT_SPOOL_MAX_MB") or _DEFAULT_SPOOL_MB,
+        read_max_mb=_number(env, "RESEARCH_KIT_READ_MAX_MB") or _DEFAULT_READ_MB,
         store_max_age_days=_number(env, "RESEARCH_KIT_STORE_MAX_AGE_DAYS"),
         store_max_mb=_number(env, "RESEARCH_KIT_STORE_MAX_MB"),
         store_idle_minutes=_number(env, "RESEARCH_KIT_STORE_IDLE_MINUTES"),
@@ -156,8 +160,9 @@ def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
 
 
 def is_tracing_enabled() -> bool:
-    """Say whether telemetry is wanted; asked per observation, so it reads one variable only."""
-    return _flag(os.environ, "LANGFUSE_TRACING_ENABLED", default=True)
+    """Say whether telemetry is wanted, by Langfuse's variable and OpenTelemetry's."""
+    is_otel_disabled = os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true"
+    return not is_otel_disabled and _flag(os.environ, "LANGFUSE_TRACING_ENABLED", default=True)
 
 
 def is_replaying() -> bool:

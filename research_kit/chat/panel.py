@@ -138,6 +138,8 @@ class ChatPanel(anywidget.AnyWidget):
                 self._in_thread(lambda: self._give_feedback(name, value, kept_text(comment)))
             case {"type": "open", "request_id": str(request_id), "trace_id": str() | None as trace_id}:
                 self._in_thread(lambda: self._send_link(request_id, trace_id))
+            case {"type": "trust", "question_id": str(question_id), "decision": str(decision)}:
+                self._decide_trust(question_id, decision)
             case {"type": "refresh"}:
                 self._refresh()
             case {"type": "export", "form": str(form)}:
@@ -332,6 +334,13 @@ class ChatPanel(anywidget.AnyWidget):
             self._refuse(request_id, str(error))
             return
         self.send({"type": "link", "request_id": request_id, "url": url})
+
+    def _decide_trust(self, question_id: str, decision: str) -> None:
+        try:
+            self._engine.trust.decide(question_id, decision)
+        except ResearchKitError as error:
+            self.send({"type": "notice", "text": str(error)})
+        self._refresh_status()
 
     def _send_sessions(self) -> None:
         try:

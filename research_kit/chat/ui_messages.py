@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, NamedTuple
 
-from research_kit._words import duration_text
+from research_kit._words import duration_text, visible_text
 from research_kit.chat.events import (
     ApprovalNeeded,
     Delta,
@@ -49,6 +49,7 @@ __all__ = [
 
 _MAX_TOOL_CHARACTERS = 20_000
 _MAX_PROGRESS_CHARACTERS = 120
+_MAX_DESCRIPTION_CHARACTERS = 300
 # What a word that is still being written may consist of, when it may turn out to be a secret.
 _WORD = string.ascii_letters + string.digits + string.punctuation
 
@@ -68,6 +69,7 @@ class ToolCall:
         latency_s: Duration in seconds; None while it runs.
         is_asking: Whether it waits until the user allows it.
         is_changed: Whether it asks because its description is another than when it was allowed.
+        origin: What its server says that it does, while it asks.
         progress: How far it is, as it says itself; empty when it does not say.
         images: The pictures of its answer, as data addresses.
     """
@@ -80,6 +82,7 @@ class ToolCall:
     latency_s: float | None = None
     is_asking: bool = False
     is_changed: bool = False
+    origin: str = ""
     progress: str = ""
     images: tuple[str, ...] = ()
 
@@ -265,7 +268,15 @@ def _shown(text: str) -> str:
 def _asking_call(tool: ToolCall, event: ApprovalNeeded) -> ToolCall:
     if tool.call_id != event.call_id:
         return tool
-    return replace(tool, is_asking=True, is_changed=event.is_changed)
+    return replace(tool, is_asking=True, is_changed=event.is_changed, origin=_origin_text(event))
+
+
+def _origin_text(event: ApprovalNeeded) -> str:
+    """Return who says what about a tool: the words of a stranger, so that nobody takes them for ours."""
+    server = f"The server {visible_text(event.server, limit=_MAX_PROGRESS_CHARACTERS)}"
+    said = visible_text(kept_text(event.description).strip(), limit=_MAX_DESCRIPTION_CHARACTERS)
+    text = f"{server} says of it: “{said}”" if said else f"{server} does not describe it"
+    return f"{text}, and that it may destroy something." if event.is_destructive else text
 
 
 def _reporting_call(tool: ToolCall, event: ToolReported) -> ToolCall:

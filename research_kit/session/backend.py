@@ -191,10 +191,15 @@ def fetch_project_id(backend: Backend) -> str:
     """
     import httpx
 
+    from research_kit.wire import BoundedClient, Bounds, JsonError, parse_object
+
     try:
         with backend.open_client(timeout_s=_PROBE_TIMEOUT_S) as client:
-            answer = client.get(
-                f"{backend.base_url}/api/public/projects", auth=(backend.public_key, backend.secret_key)
+            answer = BoundedClient(client).request(
+                "GET",
+                f"{backend.base_url}/api/public/projects",
+                auth=(backend.public_key, backend.secret_key),
+                bounds=Bounds(total_s=2 * _PROBE_TIMEOUT_S),
             )
     except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:
         raise BackendError(
@@ -206,8 +211,8 @@ def fetch_project_id(backend: Backend) -> str:
             refusal(backend, answer.status_code), base_url=backend.base_url, status_code=answer.status_code
         )
     try:
-        return str(answer.json()["data"][0]["id"])
-    except (ValueError, LookupError, TypeError) as error:
+        return str(parse_object(answer.content)["data"][0]["id"])
+    except (JsonError, LookupError, TypeError) as error:
         raise BackendError(
             f"{backend.base_url} answered something that is not Langfuse's. Check that LANGFUSE_BASE_URL is "
             "the root of a Langfuse server, not a login page or a proxy.",

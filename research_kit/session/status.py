@@ -18,7 +18,7 @@ _WORDS: dict[SessionState, str] = {
     "disabled": "nothing is traced",
     "local": "traces go to the embedded store on this machine",
     "connected": "traces go to Langfuse",
-    "buffering": "the server cannot be reached; traces wait on disk and are sent again",
+    "buffering": "the server does not take traces now; they wait on disk and are sent again",
     "rejected": "the server refused the traces; they wait on disk until this is corrected",
 }
 
@@ -37,8 +37,9 @@ class SessionStatus:
         pending_count: Ended observations that the server has not accepted yet.
         delivered_count: Observations that the server has accepted.
         lost_count: Observations given up because the spool was full.
-        refused_count: Observations that the server refused for their content; kept in a file of their own.
+        refused_count: Observations that were set aside, because a server does not take them; kept on disk.
         since: Since when the state is what it is.
+        notice: What Langfuse clients of user code send past the session or its mask; empty when nothing.
         faults: First telemetry error of each place, by place.
     """
 
@@ -53,6 +54,7 @@ class SessionStatus:
     lost_count: int = 0
     refused_count: int = 0
     since: datetime | None = None
+    notice: str = ""
     faults: tuple[tuple[str, str], ...] = ()
 
     def __post_init__(self) -> None:
@@ -87,6 +89,7 @@ class SessionStatus:
             ("user", self.user_id),
             ("page", without_passwords(self.session_url or self.base_url or "")),
             ("reason", self.reason),
+            ("notice", self.notice),
             ("since", f"{self.since:%Y-%m-%d %H:%M:%S %Z}" if self.since else None),
         ]
         rows += [(name, text) for name, text in named if text]
@@ -95,9 +98,9 @@ class SessionStatus:
         if self.lost_count:
             rows.append(("lost", f"{self.lost_count} observations: the spool was full"))
         if self.refused_count:
-            rows.append(
-                ("refused", f"{self.refused_count} observations; research-kit deliver --refused tries again")
-            )
+            count = f"{self.refused_count} observation{'' if self.refused_count == 1 else 's'}"
+            shown = "research-kit status --aside says why, research-kit deliver --refused tries again"
+            rows.append(("set aside", f"{count}; {shown}"))
         rows += [(f"fault in {place}", text) for place, text in self.faults]
         return rows
 

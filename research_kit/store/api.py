@@ -7,7 +7,6 @@ the key pair.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
@@ -28,12 +27,13 @@ from research_kit.store import (
 )
 from research_kit.store.access import check_key
 from research_kit.store.answers import ApiError, invalid_data, issue, json_answer, json_text_answer
-from research_kit.store.bodies import MAX_EXPORT_BYTES, MAX_JSON_BYTES, read_body
+from research_kit.store.bodies import MAX_EXPORT_BYTES, MAX_JSON_BYTES, read_body, unpacked
 from research_kit.store.context import Store
 from research_kit.store.ingest import ingest_traces
 from research_kit.store.links import LINKS_PATH
 from research_kit.store.openapi import describe_api
 from research_kit.store.reaching import PROOF_PATH, is_nonce, prove
+from research_kit.wire.parsing import JsonError, TooManyValuesError, parse_json
 
 __all__ = ["LANGFUSE_VERSION", "Api", "method_not_allowed"]
 
@@ -64,6 +64,7 @@ _LEGACY_PATHS = (
 )
 _ALL_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 _MAX_MODELS = 100
+_MAX_JSON_VALUES = 1_000_000
 _INGESTION_PATH = "/api/public/ingestion"
 
 
@@ -242,9 +243,13 @@ class Api:
 
 
 async def _json_body(request: Request) -> Any:
+    body = await read_body(request, MAX_JSON_BYTES)
+    body = unpacked(body, request.headers.get("content-encoding", ""), MAX_JSON_BYTES)
     try:
-        return json.loads(await read_body(request, MAX_JSON_BYTES))
-    except (ValueError, RecursionError):
+        return parse_json(body, max_values=_MAX_JSON_VALUES, keeps_odd_numbers=True)
+    except TooManyValuesError as error:
+        raise ApiError(413, {"message": f"{error}", "error": "PayloadTooLargeError"}) from None
+    except JsonError:
         raise ApiError(400, {"message": "Invalid JSON", "error": "InvalidRequestError"}) from None
 
 

@@ -28,6 +28,11 @@ __all__ = ["build_app"]
 _logger = logging.getLogger(__name__)
 _QUIET_S = 60.0
 
+_UNUSABLE: dict[type[Exception], str] = {
+    RecursionError: "A value is nested too deeply",
+    OverflowError: "A number is too large to be stored",
+    UnicodeEncodeError: "A text holds half of a character, which cannot be stored",
+}
 _NOT_FOUND = "<!doctype html><title>Not found</title><p>There is no such page.</p>"
 
 
@@ -45,6 +50,7 @@ def build_app(store: Store) -> Starlette:
             ApiError: answer_api_error,
             HTTPException: _answer_http_error,
             sqlite3.OperationalError: _StorageProblem(),
+            **dict.fromkeys(_UNUSABLE, _answer_unusable),
         },
     )
 
@@ -74,6 +80,12 @@ class _NoteActivity:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self._activity.note()
         await self._app(scope, receive, send)
+
+
+async def _answer_unusable(_request: Request, error: Exception) -> Response:
+    """Refuse what no rule has foreseen: a client that gets a failure instead would send it for ever."""
+    problem = next(text for kind, text in _UNUSABLE.items() if isinstance(error, kind))
+    return json_answer({"message": problem, "error": "InvalidRequestError"}, status_code=400)
 
 
 async def _answer_http_error(request: Request, error: Exception) -> Response:

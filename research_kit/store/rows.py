@@ -27,6 +27,7 @@ __all__ = ["Figures", "make_row", "read_figures", "valid_environment"]
 _ENVIRONMENT = re.compile(r"(?!langfuse)[a-z0-9_-]{1,40}")
 _STATUS_ERROR = 2
 _MAX_PROMPT_VERSION = 2**31 - 1
+_MAX_DIGITS = 30
 _TYPES_BY_LANGFUSE_NAME = {name.lower(): name for name in OBSERVATION_TYPES}
 _TYPES_BY_OPENINFERENCE_KIND = {
     "LLM": "GENERATION",
@@ -266,10 +267,17 @@ def _prompt(attributes: Mapping[str, Any], *, is_generation: bool) -> dict[str, 
 
 def _whole_number(given: object) -> int | None:
     if isinstance(given, str):
-        given = int(given) if given.strip().isdecimal() and given.isascii() else None
-    if isinstance(given, bool) or not isinstance(given, (int, float)) or given != int(given):
+        digits = given.strip()
+        given = (
+            int(digits) if digits.isdecimal() and digits.isascii() and len(digits) <= _MAX_DIGITS else None
+        )
+    if (
+        isinstance(given, bool)
+        or not isinstance(given, (int, float))
+        or not 0 <= given <= _MAX_PROMPT_VERSION
+    ):
         return None
-    return int(given) if 0 <= given <= _MAX_PROMPT_VERSION else None
+    return int(given) if given == int(given) else None
 
 
 def valid_environment(name: str) -> str:

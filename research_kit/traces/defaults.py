@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from research_kit._notices import warn_user
+from research_kit.config import load_settings
 from research_kit.errors import ConfigError
 from research_kit.traces.reader import TraceReader
 
@@ -39,14 +40,15 @@ def open_reader(reader: TraceReader | None = None) -> Iterator[TraceReader]:
         )
     backend = resolve_backend()
     keys = (backend.public_key, backend.secret_key)
+    read_max_mb = load_settings().read_max_mb
     if backend.state == "local":
         with (
             backend.open_client(timeout_s=_TIMEOUT_S) as client,
-            TraceReader(backend.base_url, *keys, client=client) as opened,
+            TraceReader(backend.base_url, *keys, client=client, max_read_mb=read_max_mb) as opened,
         ):
             yield opened
         return
-    with TraceReader(backend.base_url, *keys) as opened:
+    with TraceReader(backend.base_url, *keys, max_read_mb=read_max_mb) as opened:
         yield opened
 
 

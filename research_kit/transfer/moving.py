@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from research_kit.config import load_settings, private_directory
-from research_kit.errors import ConfigError
+from research_kit.errors import BackendError, ConfigError, ResearchKitError
 from research_kit.sources import LANGFUSE, Part, find_mixture
 from research_kit.store import StoreAddress, ensure_running
 from research_kit.store.transports import transport_to
@@ -128,7 +128,7 @@ def pull(
     base_url = account[0]
     target = Target(store.base_url, store.public_key, store.secret_key, transport=transport_to(store))
     try:
-        with TraceReader(*account) as source:
+        with TraceReader(*account, max_read_mb=load_settings().read_max_mb) as source:
             # One session is soon fetched anew; nothing is remembered of it.
             moved = _move(source, target, ObservationQuery(session_id=session_id), on_progress, _Place())
     finally:
@@ -142,6 +142,21 @@ def pull(
 
 
 def _move(
+    source: TraceReader, target: Target, query: ObservationQuery, on_progress: Progress, place: _Place
+) -> Transferred:
+    try:
+        return _move_rows(source, target, query, on_progress, place)
+    except ResearchKitError:
+        raise
+    except (LookupError, TypeError, AttributeError, ValueError, OverflowError) as error:
+        raise BackendError(
+            f"Cannot move what {source.base_url} answers: a row is not as Langfuse writes it "
+            f"({type(error).__name__}: {error}). Check its address, and that it is of version 4 or later.",
+            base_url=source.base_url,
+        ) from error
+
+
+def _move_rows(
     source: TraceReader, target: Target, query: ObservationQuery, on_progress: Progress, place: _Place
 ) -> Transferred:
     observation_count = score_count = 0
@@ -240,9 +255,11 @@ def _batches(rows: Iterable[_Row]) -> Iterator[list[_Row]]:
 
 @contextmanager
 def _reading(store: StoreAddress) -> Iterator[TraceReader]:
+    keys = (store.public_key, store.secret_key)
     with (
         open_client(store.base_url, timeout_s=_TIMEOUT_S, transport=transport_to(store)) as client,
-        TraceReader(store.base_url, store.public_key, store.secret_key, client=client) as reader,
+        # A store of our own, which is read page by page.
+        TraceReader(store.base_url, *keys, client=client, max_read_mb=None) as reader,
     ):
         yield reader
 

@@ -244,9 +244,11 @@ class ToolView {
       return node;
     };
     this.asked = element("span", "");
+    this.origin = element("span", "rk-origin");
     this.question = element(
       "div",
       "rk-approval",
+      this.origin,
       this.asked,
       decide("Allow once", "once", "rk-primary"),
       decide("Allow for session", "session", ""),
@@ -283,6 +285,8 @@ class ToolView {
     this.asked.textContent = tool.is_changed
       ? "This tool has changed since you allowed it. Run it as it is now?"
       : "This tool may change something. Run it?";
+    this.origin.textContent = tool.origin ?? "";
+    this.origin.hidden = !tool.origin;
     this.showPictures(tool);
     for (const text of [this.arguments, this.result]) text.tabIndex = 0;
   }
@@ -602,6 +606,48 @@ class DrawerView {
   }
 }
 
+/** The question whether the tool servers that the folder's file names may be used. */
+class TrustView {
+  constructor(desk) {
+    this.title = element("p", "rk-trust-title");
+    this.servers = element("ul", "rk-trust-servers");
+    this.servers.tabIndex = 0;
+    this.servers.setAttribute("aria-label", "What it would start and contact");
+    this.notes = element("div", "rk-trust-notes");
+    const decide = (text, decision, kind) => {
+      const node = textButton(`rk-button ${kind}`, text);
+      node.addEventListener("click", () => desk.post({ type: "trust", question_id: this.questionId, decision }));
+      return node;
+    };
+    this.trust = decide("Trust", "trust", "");
+    const later = decide("Not now", "later", "");
+    this.root = element(
+      "div",
+      "rk-trust",
+      this.title,
+      this.servers,
+      this.notes,
+      element("div", "rk-trust-buttons", this.trust, later),
+    );
+    this.root.setAttribute("role", "group");
+    this.root.setAttribute("aria-label", "Trust these tool servers?");
+  }
+
+  update(question) {
+    this.root.hidden = !question;
+    // Only what is new is drawn, so that nothing moves under the pointer.
+    if (!question || question.question_id === this.questionId) return;
+    this.questionId = question.question_id;
+    this.title.replaceChildren("Tool servers of ", element("code", "", question.path), " — nothing of it was started");
+    this.servers.hidden = this.trust.hidden = !question.is_whole;
+    const lines = question.servers.map(({ name, deed, details }) =>
+      element("li", "", element("strong", "", name), " ", deed, ...details.map((text) => element("div", "", text))),
+    );
+    this.servers.replaceChildren(...lines);
+    this.notes.replaceChildren(...question.notes.map((text) => element("p", "", text)));
+  }
+}
+
 class HeaderView {
   constructor(desk, drawer) {
     this.desk = desk;
@@ -861,6 +907,7 @@ class PanelView {
     this.header = new HeaderView(this, this.drawer);
     this.composer = new ComposerView({ send: (text) => this.send(text), stop: () => this.stop() });
     this.log = new LogView();
+    this.trust = new TrustView(this);
     this.notice = element("div", "rk-notice");
     this.notice.setAttribute("role", "status");
     this.news = element("div", "rk-offscreen");
@@ -869,6 +916,7 @@ class PanelView {
       this.header.root,
       this.drawer.root,
       this.log.root,
+      this.trust.root,
       this.notice,
       this.composer.root,
       this.news,
@@ -1056,6 +1104,7 @@ class PanelView {
   showStatus() {
     const status = this.model.get("status");
     this.header.update(status);
+    this.trust.update(status.trust);
     this.composer.setBusy(status.is_busy);
   }
 
