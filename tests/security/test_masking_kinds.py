@@ -16,12 +16,12 @@ from re import _parser as parser  # type: ignore[attr-defined]
 from typing import Any
 
 import pytest
+from masking_corpus import CARRIERS, SecretText, ordinary_texts, secret_texts
 
 import research_kit.masking
 from research_kit.masking import MASK, build_masker
 from research_kit.masking.formats import load_formats
 from research_kit.masking.rules import RULES
-from masking_corpus import CARRIERS, SecretText, ordinary_texts, secret_texts
 
 SECRETS = secret_texts()
 ORDINARY = ordinary_texts()
