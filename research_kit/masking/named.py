@@ -88,6 +88,8 @@ _OPENING = re.compile(
 _BARE = re.compile(r"[^\s\"'`<>\\,;|(){}\[\]&]{1,500}+")
 _BRACED = re.compile(r"\{(?P<secret>[^\s\"'{}\\]{3,200})\}(?=;|$|[\"'\\])")
 _PHRASE = re.compile(r"[a-z0-9][a-z0-9'-]{0,24}(?:[ \t]{1,2}[a-z0-9'-]{1,24}){1,24}+")
+# Its first word, in a text that goes on.
+_PHRASE_BEGUN = re.compile(r"(?P<word>[a-z0-9'-]{1,25})[ \t]{1,2}\Z")
 _PAIR = re.compile(rf"\(\s{{0,4}}{_QUOTE}[^\s\"'\\]{{1,100}}{_QUOTE}\s{{0,4}},\s{{0,4}}(?={_QUOTE})")
 _LOGIN = re.compile(r"[^\s:\"'\\/{}<>$]{1,100}:(?P<secret>[^\s\"'\\{}<>$]{1,200})")
 _BASE64 = re.compile(r"(?=[A-Za-z+/]{0,80}[0-9=])[A-Za-z0-9+/_-]{8,2000}={0,2}")
@@ -333,6 +335,9 @@ def _bare(
         phrase = _PHRASE.match(text, position)
         if phrase is not None:
             return None if is_prose(phrase.group()) else phrase.span()
+        begun = _PHRASE_BEGUN.match(text, position)
+        if begun is not None and not is_placeholder(begun["word"]):
+            return begun.span("word")
         kind = Kind.PASSWORD
     braced = _BRACED.match(text, position)
     if braced is not None and kind in _CHOSEN and _is_mixed(braced["secret"]):

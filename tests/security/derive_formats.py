@@ -60,7 +60,8 @@ def parts_of(tree: Any) -> Iterator[Part]:
 
 def length_of(parts: Sequence[Part]) -> int:
     return sum(
-        min(map(length_of, part.branches), default=part.least) if part.branches else part.least for part in parts
+        min(map(length_of, part.branches), default=part.least) if part.branches else part.least
+        for part in parts
     )
 
 
@@ -91,7 +92,9 @@ def beginnings(parts: list[Part]) -> list[tuple[str, list[Part]]]:
                 for branch in part.branches
                 for inner, rest in beginnings(branch + parts[index + 1 :])
             ]
-        if not (part.least == 1 and 0 < len(part.characters) <= 4 and len(fixed) * len(part.characters) <= 16):
+        if not (
+            part.least == 1 and 0 < len(part.characters) <= 4 and len(fixed) * len(part.characters) <= 16
+        ):
             return [(start, parts[index:]) for start in fixed]
         fixed = [start + letter for start in fixed for letter in sorted(part.characters)]
     return [(start, []) for start in fixed]
@@ -150,7 +153,9 @@ def main() -> None:
 
     native = kingfisher_sdk.Rules()._native
     formats = derive([native.detail(rule["id"]) for rule in native.metadata()])
-    source = f"Betterleaks and Veles, as kingfisher-secret-scanner {version('kingfisher-secret-scanner')} has them"
+    source = (
+        f"Betterleaks and Veles, as kingfisher-secret-scanner {version('kingfisher-secret-scanner')} has them"
+    )
     lines = ",\n".join(f"  {json.dumps(start)}: {json.dumps(body)}" for start, body in formats.items())
     TARGET.write_text(f'{{\n "source": {json.dumps(source)},\n "formats": {{\n{lines}\n }}\n}}\n')
 
