@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import subprocess
 import sys
@@ -50,7 +51,8 @@ def test_the_name_of_an_attribute_decides_for_its_value(name: str, value: Any) -
     span.end()
     assert isinstance(span, ReadableSpan)
     payload = encode_span(span, build_masker({}))
-    assert MASK.encode() in payload and b"correct?" in payload
+    assert MASK.encode() in payload
+    assert b"correct?" in payload
     secrets = value if isinstance(value, list) else [value] if isinstance(value, str) else ["correcthorse"]
     assert not any(secret.encode() in payload for secret in secrets)
 
@@ -91,16 +93,18 @@ def test_logs_of_our_processes_are_masked() -> None:
         fault = sys.exc_info()
     record = logging.LogRecord("store", logging.ERROR, "x.py", 1, "password=%s", ("hunter2!",), fault)
     line = MaskedFormatter("%(message)s").format(record)
-    assert "hunter2" not in line and KEY not in line
+    assert "hunter2" not in line
+    assert KEY not in line
     assert "Traceback" in line
 
 
 def test_the_doctor_shows_no_secret(tmp_path: Path) -> None:
     """Neither arguments and addresses of tool servers nor the addresses of Langfuse and the proxy."""
-    (tmp_path / "mcp.json").write_text(
-        '{"mcpServers": {"a": {"command": "python", "args": ["-m", "x", "--key", "%s"]},'
-        ' "b": {"url": "http://ann:hunter2@127.0.0.1:9/mcp"}}}' % KEY
-    )
+    servers = {
+        "a": {"command": "python", "args": ["-m", "x", "--key", KEY]},
+        "b": {"url": "http://ann:hunter2@127.0.0.1:9/mcp"},
+    }
+    (tmp_path / "mcp.json").write_text(json.dumps({"mcpServers": servers}))
     environ = {"PATH": "/usr/bin", "HOME": str(tmp_path), "RESEARCH_KIT_DATA_DIR": str(tmp_path / "data")}
     told = subprocess.run(
         [sys.executable, "-m", "research_kit.cli", "doctor"],
@@ -123,7 +127,8 @@ def test_executed_copies_hold_no_secret(tmp_path: Path) -> None:
     result = run_notebook(
         tmp_path / "n.ipynb", output_path=tmp_path / "copy.ipynb", parameters={"api_key": KEY}
     )
-    assert result.outcome == "failed" and result.error is not None
+    assert result.outcome == "failed"
+    assert result.error is not None
     copy = (tmp_path / "copy.ipynb").read_text(encoding="utf-8")
     assert KEY not in copy + result.message + result.error.traceback
     assert "password: [masked]" in copy
