@@ -255,7 +255,9 @@ def _past_call(past: PastTool) -> ToolCall:
 def _started_call(event: ToolStarted) -> ToolCall:
     arguments = json.dumps(event.arguments, indent=2, ensure_ascii=False, default=repr)
     return ToolCall(
-        call_id=event.call_id, name=clean_text(event.name), arguments=_shortened(kept_text(arguments))
+        call_id=event.call_id,
+        name=visible_text(event.name, limit=_MAX_PROGRESS_CHARACTERS),
+        arguments=_shortened(kept_text(arguments)),
     )
 
 
