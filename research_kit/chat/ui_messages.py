@@ -31,7 +31,7 @@ from research_kit.chat.markdown import clean_text, is_picture, render_markdown
 from research_kit.chat.past import PastMessage, PastTool
 from research_kit.chat.ui_format import usage_texts
 from research_kit.masking import masked_text
-from research_kit.plain_text import plain_characters, plain_text
+from research_kit.plain_text import plain_characters
 
 __all__ = [
     "Batch",
@@ -256,7 +256,9 @@ def _past_call(past: PastTool) -> ToolCall:
 def _started_call(event: ToolStarted) -> ToolCall:
     arguments = json.dumps(event.arguments, indent=2, ensure_ascii=False, default=repr)
     return ToolCall(
-        call_id=event.call_id, name=plain_text(event.name), arguments=_shortened(_shown(arguments))
+        call_id=event.call_id,
+        name=visible_text(event.name, limit=_MAX_PROGRESS_CHARACTERS),
+        arguments=_shortened(_shown(arguments)),
     )
 
 
