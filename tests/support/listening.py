@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import json
 import threading
 from collections.abc import Iterator
@@ -48,7 +49,8 @@ def listening() -> Iterator[Listener]:
             kind, _, value = self.headers.get("authorization", "").partition(" ")
             shown = base64.b64decode(value).decode() if kind == "Basic" else value
             listener.requests.append(f"{self.command} {self.path}\n{shown}\n{self.headers}")
-            listener.bodies.append(body)
+            is_packed = self.headers.get("content-encoding") == "gzip"
+            listener.bodies.append(gzip.decompress(body) if is_packed else body)
             if listener.redirects_to:
                 self.send_response(307)
                 self.send_header("location", listener.redirects_to + self.path)
