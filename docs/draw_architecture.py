@@ -36,10 +36,13 @@ _PURPOSES = {
     "ipython": "extension and magics",
     "regression": "notebooks as tests",
     "session": "identity, stamping, delivery",
+    "sources": "where values come from",
     "store": "embedded server",
     "traces": "API into frames",
     "transfer": "push and pull",
+    "trust": "what the user has trusted",
     "views": "reports and export",
+    "wire": "one way to a server",
 }
 
 
