@@ -1,6 +1,6 @@
 """What the user has said of files and addresses that come from somebody else.
 
-Owns the list of trusted file contents, who can have written a file, and whether a secret may travel in the
+Owns the notes of trusted file contents, who can have written a file, and whether a secret may travel in the
 clear; reads no configuration itself. Invariant: nothing that a project's own files say is an answer here;
 only the user's environment and folder count.
 """
@@ -16,24 +16,28 @@ import re
 import stat
 import tempfile
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from platformdirs import user_config_path
 
-from research_kit.config import LOOPBACK_NAMES, owner_id, private_directory
+from research_kit.config import LOOPBACK_NAMES, owner_id
 from research_kit.errors import ConfigError
 from research_kit.sources import trust_command
 
 __all__ = [
     "PLAIN_HTTP_VARIABLE",
     "TRUST_VARIABLE",
+    "TrustedFile",
     "check_transport",
     "forget_trust",
     "is_loopback",
     "is_trusted",
+    "list_trusted",
     "read_own_file",
     "trust_file",
+    "unusable_trust_places",
 ]
 
 # Folders and files, separated as in PATH, whose contents need no question; for continuous integration.
@@ -47,47 +51,76 @@ _PLAIN_ADDRESS = re.compile(
 )
 _MAX_LINKS = 8
 _MAX_FILE_BYTES = 10_000_000
+_MAX_NOTE_BYTES = 100_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrustedFile:
+    """A file whose content the user has trusted.
+
+    Attributes:
+        path: Where it lies.
+        time: When that was said, as ISO 8601 in UTC.
+    """
+
+    path: Path
+    time: str
 
 
 def is_trusted(path: Path, content: bytes, *, environ: Mapping[str, str] | None = None) -> bool:
     """Whether the user has trusted the file ``path`` with just this content."""
-    env = os.environ if environ is None else environ
-    resolved = path.resolve()
-    named = [
-        Path(part).expanduser().resolve() for part in env.get(TRUST_VARIABLE, "").split(os.pathsep) if part
-    ]
-    if any(resolved == place or place in resolved.parents for place in named):
+    place = _place(path)
+    if any(place == named or named in place.parents for named in _named_places(environ)):
         return True
-    return _fingerprint(resolved, content) in _read_list()
+    note = _read_note(_note_path(place))
+    return note.get("path") == str(place) and note.get("content") == _fingerprint(content)
 
 
 def trust_file(path: Path, content: bytes) -> None:
     """Note that the user trusts ``path`` with this content, until it changes.
 
     Raises:
-        ConfigError: When the list of trusted files cannot be written.
+        ConfigError: When the note cannot be written, or would not be believed afterwards.
     """
-    resolved = path.resolve()
-    known = {key: entry for key, entry in _read_list().items() if entry.get("path") != str(resolved)}
-    known[_fingerprint(resolved, content)] = {
-        "path": str(resolved),
-        "time": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
-    _write_list(known)
+    place = _place(path)
+    note = _note_path(place)
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    _write_note(note, {"path": str(place), "content": _fingerprint(content), "time": now})
+    if _read_note(note).get("path") != str(place):
+        raise ConfigError(
+            f"What you trust cannot be kept in {str(note.parent)!r}: others could write there too. Give the "
+            f"folder to yourself alone, or name {str(place)!r} in {TRUST_VARIABLE}."
+        )
 
 
 def forget_trust(path: Path) -> bool:
     """Take back what was said of ``path``; False when it was not trusted.
 
     Raises:
-        ConfigError: When the list of trusted files cannot be written.
+        ConfigError: When the note cannot be removed.
     """
-    before = _read_list()
-    known = {key: entry for key, entry in before.items() if entry.get("path") != str(path.resolve())}
-    if len(known) == len(before):
+    note = _note_path(_place(path))
+    try:
+        note.unlink()
+    except FileNotFoundError:
         return False
-    _write_list(known)
+    except OSError as error:
+        raise ConfigError(f"Cannot remove {str(note)!r}: {error.strerror}. Remove it yourself.") from error
     return True
+
+
+def list_trusted() -> list[TrustedFile]:
+    """Return the files that were trusted one by one, in the order of their paths."""
+    notes = map(_read_note, _notes_folder().glob("*.json"))
+    files = [
+        TrustedFile(path=Path(note["path"]), time=note.get("time", "")) for note in notes if "path" in note
+    ]
+    return sorted(files, key=lambda file: file.path)
+
+
+def unusable_trust_places(environ: Mapping[str, str] | None = None) -> list[str]:
+    """Return the parts of RESEARCH_KIT_TRUST that count for nothing, because they are not absolute paths."""
+    return [part for part, place in _trust_variable(environ) if place is None]
 
 
 def read_own_file(path: Path) -> bytes:
@@ -240,33 +273,72 @@ def _without_user(url: str) -> str:
     return re.sub(r"(//)[^/]*@", r"\1", url)
 
 
-def _fingerprint(path: Path, content: bytes) -> str:
-    return hashlib.sha256(os.fsencode(path) + b"\0" + content).hexdigest()
+def _named_places(environ: Mapping[str, str] | None) -> set[Path]:
+    places = [place for _, place in _trust_variable(environ) if place is not None]
+    return {form for place in places for form in (_place(place), place.resolve())}
 
 
-def _list_path() -> Path:
-    # Not in RESEARCH_KIT_DATA_DIR, which may lie in a project.
-    return user_config_path("research-kit") / "trusted.json"
+def _trust_variable(environ: Mapping[str, str] | None) -> list[tuple[str, Path | None]]:
+    env = os.environ if environ is None else environ
+    return [(part, _absolute(part)) for part in env.get(TRUST_VARIABLE, "").split(os.pathsep) if part]
 
 
-def _read_list() -> dict[str, dict[str, str]]:
+def _absolute(text: str) -> Path | None:
+    """Return a path that means the same everywhere; "." would trust whatever folder a kernel starts in."""
     try:
-        content = json.loads(_list_path().read_bytes())
+        path = Path(text).expanduser()
+        path.resolve()
+    except (RuntimeError, ValueError, OSError):  # no such home, a zero byte, links in a circle
+        return None
+    return path if path.is_absolute() else None
+
+
+def _place(path: Path) -> Path:
+    """Return where the file lies. A link is not followed: what it says is said in its own folder."""
+    whole = path.absolute()
+    return whole.parent.resolve() / whole.name
+
+
+def _fingerprint(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def _notes_folder() -> Path:
+    # Not in RESEARCH_KIT_DATA_DIR, which may lie in a project.
+    return user_config_path("research-kit") / "trusted"
+
+
+def _note_path(place: Path) -> Path:
+    # A note of its own for each file: writers never meet, and a broken note concerns one file.
+    return _notes_folder() / f"{hashlib.sha256(os.fsencode(place)).hexdigest()}.json"
+
+
+def _read_note(path: Path) -> dict[str, str]:
+    """Return what a note says; nothing when it is none, or when somebody else could have written it."""
+    try:
+        with open(path, "rb", opener=_open_without_links) as file:
+            status = os.fstat(file.fileno())
+            is_own = owner_id() in (None, status.st_uid) and (os.name == "nt" or not status.st_mode & 0o022)
+            note = json.loads(file.read(_MAX_NOTE_BYTES)) if is_own and stat.S_ISREG(status.st_mode) else {}
     except (OSError, ValueError, RecursionError):
         return {}
-    entries = content if isinstance(content, dict) else {}
-    return {key: entry for key, entry in entries.items() if isinstance(entry, dict)}
+    is_note = isinstance(note, dict) and all(isinstance(value, str) for value in note.values())
+    return note if is_note else {}
 
 
-def _write_list(entries: Mapping[str, Mapping[str, str]]) -> None:
-    target = _list_path()
-    folder = private_directory(target.parent, purpose="the list of trusted files")
+def _open_without_links(path: str, flags: int) -> int:
+    # Without waiting: a pipe of that name would hold the kernel up.
+    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
+
+
+def _write_note(path: Path, note: Mapping[str, str]) -> None:
     try:
-        # Written aside and put in place, so that two processes never leave half a list.
-        with tempfile.NamedTemporaryFile("w", dir=folder, delete=False) as file:
-            json.dump(entries, file, indent=1)
-        Path(file.name).replace(target)
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # Written aside and put in place, so that nobody ever reads half a note.
+        with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False) as file:
+            json.dump(note, file)
+        Path(file.name).replace(path)
     except OSError as error:
         raise ConfigError(
-            f"Cannot write {str(target)!r}: {error}. Correct the permissions of its folder."
+            f"Cannot write {str(path)!r}: {error.strerror}. Correct the permissions of its folder."
         ) from error

@@ -9,7 +9,7 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.trace import Link, SpanContext, SpanKind, StatusCode
 
-from research_kit.session.current_mask import CurrentMask
+from research_kit.masking import CurrentMask
 from research_kit.session.encoding import as_died, encode_span
 
 

@@ -12,9 +12,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from research_kit.errors import ConfigError
-from research_kit.session.guard import guarded
-from research_kit.session.secret_rules import CASELESS, EXACT, GATES, Rule
-from research_kit.session.secret_values import secret_values
+from research_kit.masking.environment import secret_values
+from research_kit.masking.search import secret_places
 
 __all__ = [
     "MASK",
@@ -42,8 +41,8 @@ def build_masker(
         environ: Its secret-looking values are replaced, and ``RESEARCH_KIT_MASK`` adds patterns: regular
             expressions, one per line or separated by ``;;``.
         patterns: More regular expressions; whatever they match is replaced.
-        function: Called last with every text; returns what is recorded. Its result must depend on the text
-            alone. When it fails, the whole text is replaced.
+        function: Called last with every text; returns what is recorded, and raises nothing. Its result must
+            depend on the text alone.
 
     Returns:
         The masker; safe to call from every thread.
@@ -56,7 +55,7 @@ def build_masker(
 
     def mask(text: str) -> str:
         masked = _replaced(text, literals, own)
-        return masked if function is None else _through(function, masked)
+        return masked if function is None else function(masked)
 
     return mask
 
@@ -73,15 +72,6 @@ def _compiled(pattern: str) -> re.Pattern[str]:
             f"The masking pattern {pattern!r} is not a regular expression: {error}. Correct it in "
             f"{PATTERNS_VARIABLE} or in bind(mask=...); re.escape() turns a fixed text into a pattern."
         ) from error
-
-
-def _through(function: Callable[[str], str], text: str) -> str:
-    with guarded("masking function"):
-        result = function(text)
-        if not isinstance(result, str):
-            raise TypeError(f"the masking function returned {type(result).__name__}, not a text")
-        return result
-    return MASK
 
 
 def _replaced(text: str, literals: tuple[str, ...], own: list[re.Pattern[str]]) -> str:
@@ -119,24 +109,16 @@ def _mask_tree(value: Any, literals: tuple[str, ...], own: list[re.Pattern[str]]
 
 
 def _mask_member(key: str, item: Any, literals: tuple[str, ...], own: list[re.Pattern[str]]) -> Any:
-    if isinstance(item, str):
-        pair = json.dumps({key: item}, ensure_ascii=False)
-        masked = _substituted(pair, literals, own)
-        if masked is not pair and _substituted(item, literals, own) is item:
+    if isinstance(item, str | int | float) and not isinstance(item, bool):
+        pair, alone = json.dumps({key: item}, ensure_ascii=False), json.dumps(item, ensure_ascii=False)
+        if _substituted(pair, literals, own) is not pair and _substituted(alone, literals, own) is alone:
             return MASK
     return _mask_tree(item, literals, own)
 
 
 def _substituted(text: str, literals: tuple[str, ...], own: list[re.Pattern[str]]) -> str:
     """Return ``text`` with every secret replaced; the same object when there is none."""
-    lower = _lowered(text)
-    places: list[tuple[int, int]] = []
-    for gate in GATES:
-        if gate in text:
-            for haystack, rules in ((text, EXACT[gate]), (lower, CASELESS[gate])):
-                for trigger in [trigger for trigger in rules if trigger in haystack]:
-                    for rule in rules[trigger]:
-                        places.extend(_rule_places(text, haystack, trigger, rule))
+    places = list(secret_places(text))
     for literal in [literal for literal in literals if literal in text]:
         places.extend((start, start + len(literal)) for start in _positions(text, literal))
     places.extend(match.span() for pattern in own for match in pattern.finditer(text) if match.group())
@@ -150,25 +132,8 @@ def _substituted(text: str, literals: tuple[str, ...], own: list[re.Pattern[str]
     return "".join([*pieces, text[end:]])
 
 
-def _rule_places(text: str, haystack: str, trigger: str, rule: Rule) -> Iterator[tuple[int, int]]:
-    end = 0
-    for start in _positions(haystack, trigger):
-        match = rule.pattern.match(text, start) if start >= end else None
-        if match is not None:
-            end = match.end()
-            yield match.span("secret" if "secret" in rule.pattern.groupindex else 0)
-
-
 def _positions(text: str, part: str) -> Iterator[int]:
     position = text.find(part)
     while position >= 0:
         yield position
         position = text.find(part, position + 1)
-
-
-def _lowered(text: str) -> str:
-    lower = text.lower()
-    if len(lower) == len(text):
-        return lower
-    # A few letters become two in lower case, which would move every position behind them.
-    return "".join(letter.lower() if letter.isascii() else letter for letter in text)

@@ -1,7 +1,7 @@
 """The masker of the process, kept in step with its environment.
 
 Owns when a masker is built anew: a notebook may put a key into ``os.environ`` at any time, and it must be
-masked from then on. What a secret is, `masking` decides.
+masked from then on. What a secret is, `masker` decides.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ import time
 from collections.abc import Callable, Iterable
 
 from research_kit.errors import ConfigError
-from research_kit.session.masking import PATTERNS_VARIABLE, build_masker
-from research_kit.session.secret_values import secret_values
+from research_kit.masking.environment import secret_values
+from research_kit.masking.masker import PATTERNS_VARIABLE, build_masker
 
-__all__ = ["CurrentMask", "Mask"]
+__all__ = ["CurrentMask", "Mask", "masked_text", "process_mask"]
 
 Mask = Callable[[str], str] | Iterable[str]
 # How long a new secret in the environment may go unnoticed.
@@ -64,3 +64,17 @@ class CurrentMask:
         if callable(own):
             return build_masker(os.environ, function=own)
         return build_masker(os.environ, patterns=own)
+
+
+# What a person says is secret holds for all that this process writes, whichever room writes it.
+_process_mask = CurrentMask()
+
+
+def process_mask() -> CurrentMask:
+    """Return the mask of this process, to which `research_kit.bind` adds the user's own."""
+    return _process_mask
+
+
+def masked_text(text: str) -> str:
+    """Return ``text`` with ``[masked]`` in the place of secrets; JSON text stays JSON text."""
+    return _process_mask.masker()(text)
