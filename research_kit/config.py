@@ -10,15 +10,17 @@ import math
 import os
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from platformdirs import user_cache_path, user_data_path
 
 from research_kit.errors import ConfigError
+from research_kit.sources import LANGFUSE, Sources, langfuse_mixture, read_sources
 
 __all__ = [
     "DEFAULT_LANGFUSE_URL",
+    "LOOPBACK_NAMES",
     "REPLAY_VARIABLE",
     "Settings",
     "captures_io",
@@ -36,10 +38,11 @@ __all__ = [
 # Set while recorded answers are replayed, and passed on to child processes; not a setting.
 REPLAY_VARIABLE = "RESEARCH_KIT_REPLAYING"
 DEFAULT_LANGFUSE_URL = "https://cloud.langfuse.com"
+# What is reached past a proxy.
+LOOPBACK_NAMES = ("127.0.0.1", "localhost", "::1")
 
 _DEFAULT_REQUEST_TIMEOUT_S = 10.0
 _DEFAULT_SPOOL_MB = 512.0
-_LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _PROXY_VARIABLES = ("http_proxy", "https_proxy", "all_proxy")
 
 _FALSE = frozenset({"0", "false", "no", "off"})
@@ -69,8 +72,11 @@ class Settings:
         store_idle_minutes: After how long without a request the store's server ends; None means never.
         lm: Name of the language model, for instance ``openai/gpt-4o-mini``.
         lm_base_url: Base URL of an OpenAI-compatible server for ``lm``.
+        lm_api_key: Key for that server, or for the provider of ``lm``.
         captures_io: False records no inputs and outputs.
         strict_telemetry: True lets errors in telemetry reach the cell; meant for tests.
+        sources: Where keys, addresses and the model's name come from.
+        mixture: Why Langfuse's keys and address must not be used together; empty when they may.
     """
 
     public_key: str | None
@@ -91,8 +97,11 @@ class Settings:
     store_idle_minutes: float | None
     lm: str | None
     lm_base_url: str | None
+    lm_api_key: str | None = field(repr=False)
     captures_io: bool
     strict_telemetry: bool
+    sources: Sources
+    mixture: str
 
 
 def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
@@ -102,15 +111,17 @@ def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
         ConfigError: When a variable has a value that cannot be used, or one Langfuse key is missing.
     """
     env = os.environ if environ is None else environ
+    sources = read_sources(env)
+    mixture = langfuse_mixture(sources)
     public_key, secret_key = _text(env, "LANGFUSE_PUBLIC_KEY"), _text(env, "LANGFUSE_SECRET_KEY")
-    if (public_key is None) != (secret_key is None):
+    if (public_key is None) != (secret_key is None) and not mixture:
         missing = "LANGFUSE_PUBLIC_KEY" if public_key is None else "LANGFUSE_SECRET_KEY"
         raise ConfigError(
             f"{missing} is not set, but the other Langfuse key is. A server needs both: set {missing}, "
             "or unset both to use the embedded store."
         )
     data_dir, notice = _data_dir(_text(env, "RESEARCH_KIT_DATA_DIR"))
-    base_url = _text(env, "LANGFUSE_BASE_URL") or _text(env, "LANGFUSE_HOST") or DEFAULT_LANGFUSE_URL
+    base_url = next(filter(None, (_text(env, name) for name in LANGFUSE.address)), DEFAULT_LANGFUSE_URL)
     if not base_url.startswith(("http://", "https://")):
         raise ConfigError(
             f"LANGFUSE_BASE_URL is {base_url!r}, which is not a web address. "
@@ -135,8 +146,11 @@ def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
         store_idle_minutes=_number(env, "RESEARCH_KIT_STORE_IDLE_MINUTES"),
         lm=_text(env, "RESEARCH_KIT_LM"),
         lm_base_url=_text(env, "RESEARCH_KIT_LM_BASE_URL"),
+        lm_api_key=_text(env, "RESEARCH_KIT_LM_API_KEY"),
         captures_io=_flag(env, "RESEARCH_KIT_CAPTURE_IO", default=True),
         strict_telemetry=_flag(env, "RESEARCH_KIT_STRICT_TELEMETRY", default=False),
+        sources=sources,
+        mixture=mixture,
     )
 
 
@@ -169,7 +183,7 @@ def keep_loopback_direct() -> None:
         return
     known = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
     hosts = [host.strip() for host in known.split(",") if host.strip()]
-    missing = [host for host in _LOOPBACK if host not in hosts]
+    missing = [host for host in LOOPBACK_NAMES if host not in hosts]
     if missing and "*" not in hosts:
         os.environ["no_proxy"] = os.environ["NO_PROXY"] = ",".join([*hosts, *missing])
 

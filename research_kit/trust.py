@@ -12,18 +12,19 @@ import hashlib
 import ipaddress
 import json
 import os
+import re
 import stat
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from platformdirs import user_config_path
 
-from research_kit.config import owner_id
+from research_kit.config import LOOPBACK_NAMES, owner_id
 from research_kit.errors import ConfigError
+from research_kit.sources import trust_command
 
 __all__ = [
     "PLAIN_HTTP_VARIABLE",
@@ -44,6 +45,10 @@ TRUST_VARIABLE = "RESEARCH_KIT_TRUST"
 # Host names, separated by commas, that may get a secret over http.
 PLAIN_HTTP_VARIABLE = "RESEARCH_KIT_PLAIN_HTTP"
 
+_PLAIN_ADDRESS = re.compile(
+    r"https?://(?P<host>[A-Z0-9](?:[A-Z0-9._-]*[A-Z0-9_-])?|\[[0-9A-F:.]+\])(?::[0-9]*)?(?:[/?#][\x21-\x5B\x5D-\x7E]*)?",
+    re.IGNORECASE | re.ASCII,
+)
 _MAX_LINKS = 8
 _MAX_FILE_BYTES = 10_000_000
 _MAX_NOTE_BYTES = 100_000
@@ -135,7 +140,7 @@ def read_own_file(path: Path) -> bytes:
     if fault and not is_trusted(path, content):
         raise ConfigError(
             f"{str(path)!r} is not read, because {fault}. Let only yourself write there (chown, chmod go-w), "
-            f"or, when you have read the file and trust it: research-kit trust {path}"
+            f"or, when you have read the file and trust it: {trust_command(path)}"
         )
     return content
 
@@ -209,10 +214,15 @@ def _is_alone_in(group_id: int) -> bool:
 
 
 def is_loopback(url: str) -> bool:
-    """Whether ``url`` names this machine: an address of the loopback interface, or a name below localhost."""
+    """Whether ``url`` names this machine: an address of the loopback interface, or a name below localhost.
+
+    Only addresses that every client reads alike count: no user, no dot at the end, nothing but ASCII.
+    """
+    host = _plain_host(url)
+    if host is None or host == "localhost" or host.endswith(".localhost"):
+        return host is not None
     try:
-        host = (urlsplit(url).hostname or "").rstrip(".").lower()
-        return host == "localhost" or host.endswith(".localhost") or ipaddress.ip_address(host).is_loopback
+        return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
 
@@ -223,21 +233,44 @@ def check_transport(url: str, *, secret: str, environ: Mapping[str, str] | None 
     Args:
         url: Where it would go.
         secret: What would go there, in words: ``"LANGFUSE_SECRET_KEY"``.
-        environ: Where the user says so; by default the process environment.
+        environ: Where the user says so, and names proxies; by default the process environment.
 
     Raises:
         ConfigError: When it would travel in the clear.
     """
-    if not url.lower().startswith("http:") or is_loopback(url):
+    if url[:8].lower() == "https://":
         return
     env = os.environ if environ is None else environ
-    host = (urlsplit(url).hostname or "").lower()
-    if host in {part.strip().lower() for part in env.get(PLAIN_HTTP_VARIABLE, "").split(",")}:
+    host = _plain_host(url)
+    allowed = {part.strip().lower() for part in env.get(PLAIN_HTTP_VARIABLE, "").split(",")}
+    if host is not None and (host in allowed or (is_loopback(url) and not _may_leave(host, env))):
         return
+    remedy = "Use https"
+    if host is not None:
+        remedy += (
+            f", or, when you trust the network between, set {PLAIN_HTTP_VARIABLE}={host} in your environment"
+        )
     raise ConfigError(
-        f"{secret} would go to {url!r} unencrypted, where everybody on the way can read it. Use https, or, "
-        f"when you trust the network between, set {PLAIN_HTTP_VARIABLE}={host} in your environment."
+        f"{secret} would go to {_without_user(url)!r} unencrypted, where everybody on the way can read it. "
+        f"{remedy}."
     )
+
+
+def _plain_host(url: str) -> str | None:
+    """Return the host of an http address that all clients read alike, in lower case; None for any other."""
+    found = _PLAIN_ADDRESS.fullmatch(url)
+    return found["host"].strip("[]").lower() if found else None
+
+
+def _may_leave(host: str, environ: Mapping[str, str]) -> bool:
+    """Whether a proxy may get what is sent to a host of this machine; the usual names are kept from it."""
+    is_proxied = any(environ.get(name) or environ.get(name.upper()) for name in ("http_proxy", "all_proxy"))
+    return is_proxied and host not in LOOPBACK_NAMES
+
+
+def _without_user(url: str) -> str:
+    """Return an address without the password that may stand in it."""
+    return re.sub(r"(//)[^/]*@", r"\1", url)
 
 
 def _named_places(environ: Mapping[str, str] | None) -> set[Path]:

@@ -24,7 +24,8 @@ ROWS = [
     {"wire"},
     {"trust"},
     {"masking"},
-    {"config", "_optional", "_slow_formats", "_words"},
+    {"config", "_notices", "_optional", "_slow_formats", "_words"},
+    {"sources"},
     {"errors"},
 ]
 HEAVY = ("pandas", "dspy", "mcp", "langfuse", "IPython", "anywidget", "papermill", "uvicorn")

@@ -20,6 +20,7 @@ from research_kit.agent.stdio_transport import MAX_MESSAGE_BYTES, StdioTransport
 from research_kit.agent.tool_log import ToolLog
 from research_kit.config import keep_loopback_direct
 from research_kit.errors import ToolError
+from research_kit.trust import check_transport
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -134,6 +135,8 @@ async def _open_http(stack: contextlib.AsyncExitStack, target: HttpTarget) -> Cl
     from mcp.client.streamable_http import streamable_http_client
 
     keep_loopback_direct()
+    if target.headers:
+        check_transport(target.url, secret=f"The header {' and '.join(target.headers)}")
     timeout = httpx2.Timeout(_HTTP_TIMEOUT_S, read=_HTTP_READ_TIMEOUT_S)
     # Unpacked, so that an answer is no longer than what arrives.
     headers = {"Accept-Encoding": "identity", **target.headers}

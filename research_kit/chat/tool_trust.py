@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from research_kit._words import visible_text
-from research_kit.agent.server_plans import trust_command
 from research_kit.agent.trusting import TrustQuestion, find_trust_question, read_config_state
 from research_kit.errors import ConfigError
 from research_kit.masking import MASK
+from research_kit.sources import trust_command
 
 __all__ = ["ToolTrust"]
 
@@ -91,7 +91,7 @@ def _notes(question: TrustQuestion, text: str, *, is_whole: bool) -> list[str]:
         count = len(question.plans)
         return [
             f"It names {count:,} server{'s' * (count != 1)} in more words than can be judged here. Read "
-            f"it in a terminal: {trust_command(question.file.path)}"
+            f"it in a terminal: {visible_text(trust_command(question.file.path))}"
         ]
     notes = [
         "They run with your rights, and tools that they call read-only run without asking. You are asked "

@@ -30,8 +30,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Before anything that imports it.
     defer_slow_formats()
     options = build_parser().parse_args(arguments)
-    read_environment_file()
     try:
+        for problem in read_environment_file().problems:
+            print(f"research-kit: {problem}", file=sys.stderr)
         return int(options.run(options))
     except KeyboardInterrupt:
         print("research-kit: interrupted", file=sys.stderr)
@@ -69,10 +70,13 @@ def build_parser() -> argparse.ArgumentParser:
 
 def _show_status(_: argparse.Namespace) -> int:
     from research_kit.session import count_waiting
+    from research_kit.session.backend import key_refusal
 
     settings = load_settings()
     if not settings.is_tracing_enabled:
         print("disabled: LANGFUSE_TRACING_ENABLED is false")
+    elif refusal := key_refusal(settings):
+        print(f"nothing is sent: {refusal}")
     elif settings.public_key:
         print(f"Langfuse at {settings.base_url}, key {settings.public_key}")
     else:

@@ -7,16 +7,27 @@ no spans. Invariant: without keys the answer is the embedded store, never a remo
 from __future__ import annotations
 
 import hashlib
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 from urllib.parse import quote
 
 from research_kit.config import Settings, keep_loopback_direct, load_settings
-from research_kit.errors import BackendError
+from research_kit.errors import BackendError, ConfigError
+from research_kit.sources import LANGFUSE, withdraw_mixed
 from research_kit.store import ensure_running, page_url
+from research_kit.trust import check_transport
 
-__all__ = ["Backend", "fetch_project_id", "refusal", "resolve_backend", "spool_folder"]
+__all__ = [
+    "Backend",
+    "fetch_project_id",
+    "key_refusal",
+    "plan_backend",
+    "refusal",
+    "resolve_backend",
+    "spool_folder",
+]
 
 _PROBE_TIMEOUT_S = 5.0
 
@@ -31,6 +42,9 @@ class Backend:
         public_key: Its public key.
         secret_key: Its secret key.
         project_id: The project of the keys; None until the server was asked.
+        refusal: Why the secret key must not be sent there, and is empty here; itself empty when it may.
+        file: The file of the project that has given the keys; None when the user has.
+        waiting_key: What names the folder of what waits for it; None means the public key.
     """
 
     state: Literal["local", "connected"]
@@ -38,6 +52,9 @@ class Backend:
     public_key: str
     secret_key: str
     project_id: str | None = None
+    refusal: str = ""
+    file: str | None = None
+    waiting_key: str | None = None
 
     def __repr__(self) -> str:
         """Show everything but the secret key."""
@@ -62,9 +79,11 @@ class Backend:
 def spool_folder(data_dir: Path, backend: Backend) -> Path:
     """Return where what waits for ``backend`` is kept: one folder per project.
 
-    The public key names the project; an address may be mistyped and corrected, or change its port.
+    The public key names the project; an address may be mistyped and corrected, or change its port. A file of
+    the project gets only what was recorded for its own pair: anybody can know a public key.
     """
-    return data_dir / "spool" / hashlib.sha256(backend.public_key.encode()).hexdigest()[:16]
+    name = backend.waiting_key or backend.public_key
+    return data_dir / "spool" / hashlib.sha256(name.encode()).hexdigest()[:16]
 
 
 def resolve_backend(settings: Settings | None = None) -> Backend:
@@ -72,17 +91,50 @@ def resolve_backend(settings: Settings | None = None) -> Backend:
 
     Raises:
         StoreError: When the embedded store cannot be started.
+        ConfigError: When the settings or the data folder cannot be used, or the keys must not be sent.
+    """
+    backend = plan_backend(settings)
+    if backend.refusal:
+        withdraw_mixed(os.environ)
+        raise ConfigError(backend.refusal)
+    return backend
+
+
+def key_refusal(settings: Settings) -> str:
+    """Say why the secret key must not be sent to the configured server; empty when it may."""
+    if settings.mixture or not settings.secret_key:
+        return settings.mixture
+    try:
+        check_transport(settings.base_url, secret="LANGFUSE_SECRET_KEY")
+    except ConfigError as error:
+        return str(error)
+    return ""
+
+
+def plan_backend(settings: Settings | None = None) -> Backend:
+    """Return the server that traces are kept for: `resolve_backend`, also while it must not get the keys.
+
+    Raises:
+        StoreError: When the embedded store cannot be started.
         ConfigError: When the settings or the data folder cannot be used.
     """
     settings = load_settings() if settings is None else settings
     keep_loopback_direct()
+    refusal = key_refusal(settings)
     if settings.public_key and settings.secret_key:
+        key = settings.sources.part(LANGFUSE.keys[0])
+        file = key.file if key is not None else None
         return Backend(
             state="connected",
             base_url=settings.base_url,
             public_key=settings.public_key,
-            secret_key=settings.secret_key,
+            secret_key="" if refusal else settings.secret_key,
+            refusal=refusal,
+            file=file,
+            waiting_key=f"{settings.public_key}\n{settings.secret_key}" if file else None,
         )
+    if refusal:
+        raise ConfigError(refusal)
     address = ensure_running(settings.data_dir)
     return Backend(
         state="local",

@@ -6,6 +6,7 @@ nothing heavy is imported and no server is asked before something observed happe
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -13,9 +14,17 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from research_kit._notices import warn_user
 from research_kit.config import is_tracing_enabled, load_settings
 from research_kit.errors import ResearchKitError
-from research_kit.session.backend import Backend, fetch_project_id, resolve_backend, spool_folder
+from research_kit.session.backend import (
+    Backend,
+    fetch_project_id,
+    key_refusal,
+    plan_backend,
+    resolve_backend,
+    spool_folder,
+)
 from research_kit.session.children import find_inheritance, pass_on
 from research_kit.session.environment_file import read_environment_file
 from research_kit.session.facts import start_finding_commit
@@ -29,6 +38,7 @@ from research_kit.session.identity import (
     validate_session_id,
 )
 from research_kit.session.status import SessionState, SessionStatus
+from research_kit.sources import withdraw_mixed
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import SpanProcessor
@@ -119,7 +129,8 @@ class KernelSession:
         return self._backend
 
     def refresh_enabled(self) -> None:
-        """Ask the environment again whether telemetry is wanted."""
+        """Ask the environment again whether telemetry is wanted, and whether its keys belong together."""
+        withdraw_mixed(os.environ)
         is_enabled = is_tracing_enabled()
         if is_enabled is not self._is_enabled:
             self._is_enabled, self._since = is_enabled, datetime.now(UTC)
@@ -201,17 +212,18 @@ class KernelSession:
             return self._disabled(reason)
         if not settings.is_tracing_enabled:
             return self._disabled("LANGFUSE_TRACING_ENABLED is false")
+        fault = self._activation_fault or key_refusal(settings)
         known = SessionStatus(
             state="connected" if settings.public_key else "local",
             session_id=identity.session_id,
             user_id=identity.user_id,
             base_url=settings.base_url if settings.public_key else None,
-            reason=self._activation_fault or settings.data_dir_notice,
+            reason=fault or settings.data_dir_notice,
             faults=tuple(take_telemetry_faults().items()),
             since=self._since,
         )
         if self._telemetry is None or self._backend is None:
-            return replace(known, state="buffering") if self._activation_fault else known
+            return replace(known, state="buffering") if fault else known
         return self._with_delivery(known, self._telemetry, self._backend)
 
     def refresh_backend(self) -> Backend:
@@ -240,7 +252,7 @@ class KernelSession:
             from research_kit.session.export_filter import is_sent
             from research_kit.session.telemetry import start_telemetry
 
-            self._backend = resolve_backend()
+            self._backend = plan_backend()
             settings = load_settings()
             delivery = DeliveryProcessor(
                 self.refresh_backend,
@@ -355,7 +367,7 @@ def bind(
     """
     bound = _current.identity
     if bound is None:
-        read_environment_file()
+        _prepare_environment()
     settings = load_settings()
     if bound is None:
         bound = Identity(
@@ -378,6 +390,16 @@ def bind(
         )
     )
     return _current.status()
+
+
+def _prepare_environment() -> None:
+    """Read the folder's file, and warn of what of it is ignored, and of keys that must not be sent."""
+    # DSPy would otherwise fetch a price list from the network with its first call, and warn when offline.
+    os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
+    file, settings = read_environment_file(), load_settings()
+    refusal = key_refusal(settings) if settings.is_tracing_enabled else ""
+    for problem in filter(None, (*file.problems, refusal)):
+        warn_user(problem)
 
 
 def new_session(*, user_id: str | None = None) -> SessionStatus:

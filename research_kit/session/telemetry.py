@@ -96,7 +96,8 @@ def _media_inside() -> Iterator[None]:
 def _start_client(settings: Settings, backend: Backend, delivery: DeliveryProcessor) -> Langfuse:
     return Langfuse(
         public_key=backend.public_key,
-        secret_key=backend.secret_key,
+        # Without one, the client would take the key from the environment that must not be sent.
+        secret_key=backend.secret_key or "not-sent",
         base_url=backend.base_url,
         environment=settings.environment,
         release=settings.release,

@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from research_kit.config import load_settings
+from research_kit.errors import ConfigError
 from research_kit.session.backend import resolve_backend, spool_folder
+from research_kit.sources import trust_command
 
 if TYPE_CHECKING:
     from research_kit.session.delivery import DeliveryState
@@ -67,13 +69,20 @@ def deliver_waiting(
 
     Raises:
         StoreError: When the embedded store cannot be started.
-        ConfigError: When a setting cannot be used.
+        ConfigError: When a setting cannot be used, or other keys' entries would go where only a file says.
     """
     from research_kit.session.delivery import deliver_spools
 
     settings = load_settings()
-    folders = [spool_folder(settings.data_dir, resolve_backend(settings))]
+    backend = resolve_backend(settings)
+    folders = [spool_folder(settings.data_dir, backend)]
     if includes_other_keys:
+        if backend.file is not None:
+            raise ConfigError(
+                f"What waits for other keys is not sent to {backend.base_url}, which only {backend.file!r} "
+                "names. Set keys and address in your environment, or, when you trust the file: "
+                f"{trust_command(backend.file)}"
+            )
         folders += [folder for folder in _folders(settings.data_dir) if folder not in folders]
     deadline_s = time.monotonic() + timeout_s
     states = [

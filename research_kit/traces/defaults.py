@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from research_kit._notices import warn_user
 from research_kit.errors import ConfigError
-from research_kit.traces.notices import warn_user
 from research_kit.traces.reader import TraceReader
 
 __all__ = ["bound_session", "is_bound", "open_reader"]

@@ -76,7 +76,7 @@ class TraceReader:
         clock: Time and waiting between attempts.
 
     Raises:
-        ConfigError: When ``base_url`` is not a web address.
+        ConfigError: When ``base_url`` is not a web address, or the secret key would get there unencrypted.
     """
 
     def __init__(

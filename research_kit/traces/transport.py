@@ -13,13 +13,13 @@ from concurrent.futures import CancelledError
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from ipaddress import ip_address
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 import httpx
 
 from research_kit.errors import BackendError, ConfigError
+from research_kit.trust import check_transport, is_loopback
 
 __all__ = ["STOP", "Clock", "SystemClock", "Transport"]
 
@@ -87,12 +87,14 @@ class Transport:
         self._open_at_s = 0.0
         self._timeout = httpx.Timeout(timeout_s, connect=min(timeout_s, _CONNECT_TIMEOUT_S))
         self._owns_client = client is None
+        if client is None:  # one that is given is the caller's choice
+            check_transport(self.base_url, secret="The secret key")
         self._client = _make_client(self.base_url) if client is None else client
 
     @property
     def is_local(self) -> bool:
         """Whether the server runs on this machine."""
-        return _is_loopback(self.base_url)
+        return is_loopback(self.base_url)
 
     def close(self) -> None:
         """Close the connections, unless the client was given."""
@@ -270,12 +272,4 @@ def _checked_url(base_url: str) -> str:
 def _make_client(base_url: str) -> httpx.Client:
     # A proxy for the outside world cannot reach a server on this machine; certificates take long to load, and
     # plain HTTP has none.
-    return httpx.Client(trust_env=not _is_loopback(base_url), verify=base_url.startswith("https:"))
-
-
-def _is_loopback(base_url: str) -> bool:
-    host = urlsplit(base_url).hostname or ""
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
+    return httpx.Client(trust_env=not is_loopback(base_url), verify=base_url.startswith("https:"))

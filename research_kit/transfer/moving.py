@@ -17,6 +17,7 @@ from typing import Any, Self, TypeVar
 
 from research_kit.config import load_settings, private_directory
 from research_kit.errors import ConfigError
+from research_kit.sources import LANGFUSE, Part, find_mixture
 from research_kit.store import StoreAddress, ensure_running
 from research_kit.traces.query import ObservationQuery, to_utc
 from research_kit.traces.reader import TraceReader
@@ -73,7 +74,7 @@ def push(
         StoreError: When the embedded store cannot be started.
     """
     store = ensure_running(load_settings().data_dir)
-    remote = _remote(to, public_key, secret_key)
+    remote = Target(*_account(to, public_key, secret_key, address_name="to"))
     if remote.project_id() == store.project_id:
         raise ConfigError(f"{remote.base_url} is the embedded store itself. Give another server with to=...")
     since_utc = to_utc(since, name="since")
@@ -117,12 +118,13 @@ def pull(
         StoreError: When the embedded store cannot be started.
     """
     store = ensure_running(load_settings().data_dir)
-    remote = _remote(from_url, public_key, secret_key)
-    base_url, keys = remote.base_url, _keys(public_key, secret_key)
-    remote.close()
+    account = _account(from_url, public_key, secret_key, address_name="from_url")
+    # It says of an address that cannot be used what a push says.
+    Target(*account).close()
+    base_url = account[0]
     target = Target(store.base_url, store.public_key, store.secret_key)
     try:
-        with TraceReader(base_url, *keys) as source:
+        with TraceReader(*account) as source:
             # One session is soon fetched anew; nothing is remembered of it.
             moved = _move(source, target, ObservationQuery(session_id=session_id), on_progress, _Place())
     finally:
@@ -236,15 +238,27 @@ def _open(store: StoreAddress) -> TraceReader:
     return TraceReader(store.base_url, store.public_key, store.secret_key)
 
 
-def _remote(url: str | None, public_key: str | None, secret_key: str | None) -> Target:
-    return Target(url or load_settings().base_url, *_keys(public_key, secret_key))
+def _account(
+    url: str | None, public_key: str | None, secret_key: str | None, *, address_name: str
+) -> tuple[str, str, str]:
+    """Return address and keys of the server; arguments count as the user's own word.
 
-
-def _keys(public_key: str | None, secret_key: str | None) -> tuple[str, str]:
+    Raises:
+        ConfigError: When keys are missing, or keys and address come from different places.
+    """
     settings = load_settings()
-    found = (public_key or settings.public_key, secret_key or settings.secret_key)
-    if found[0] is None or found[1] is None:
+    known = (settings.base_url, settings.public_key, settings.secret_key)
+    given = (url.rstrip("/") if url else None, public_key or None, secret_key or None)
+    names = (address_name, "public_key", "secret_key")
+    mixture = find_mixture(
+        settings.sources.part(role) if argument in (None, value) else Part(name)
+        for argument, value, name, role in zip(given, known, names, LANGFUSE.roles, strict=True)
+    )
+    if mixture:
+        raise ConfigError(mixture)
+    base_url, public, secret = (argument or value for argument, value in zip(given, known, strict=True))
+    if not base_url or not public or not secret:
         raise ConfigError(
             "The keys of the Langfuse server are missing. Set LANGFUSE_PUBLIC_KEY and LANGFUSE_SECRET_KEY."
         )
-    return found[0], found[1]
+    return base_url, public, secret

@@ -20,6 +20,7 @@ import httpx
 from research_kit.config import keep_loopback_direct
 from research_kit.errors import BackendError, ConfigError
 from research_kit.transfer.spans import export_of
+from research_kit.trust import check_transport
 
 __all__ = ["Target"]
 
@@ -42,7 +43,7 @@ class Target:
         transport: How requests are made; None means over the network.
 
     Raises:
-        ConfigError: When ``base_url`` is no web address.
+        ConfigError: When ``base_url`` is no web address, or the secret key would travel there in the clear.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class Target:
             raise ConfigError(
                 f"The server is {base_url!r}, which is no web address. Give it with its scheme."
             )
+        check_transport(base_url, secret="The secret key")
         self.base_url = base_url.rstrip("/")
         self.public_key = public_key
         self.refused: list[str] = []

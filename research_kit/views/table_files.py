@@ -19,10 +19,10 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet
 
+from research_kit._notices import warn_user
 from research_kit.errors import ConfigError
 from research_kit.traces.analysis import RESULTS
 from research_kit.traces.jsonarray import JsonArray
-from research_kit.traces.notices import warn_user
 from research_kit.traces.schema import SCHEMAS
 
 __all__ = ["TABLE_FORMS", "read_table_file", "write_table_file"]

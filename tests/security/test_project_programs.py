@@ -308,6 +308,25 @@ def test_trusted_folder_does_not_cover_where_its_links_lead(clone: Clone, tmp_pa
     assert not file.is_trusted({"RESEARCH_KIT_TRUST": str(trusted)})
 
 
+@pytest.mark.parametrize("is_trusted_itself", [False, True])
+def test_environment_file_trusts_nothing(clone: Clone, is_trusted_itself: bool) -> None:
+    """A `.env` cannot name what is trusted, even when the user has trusted the `.env`."""
+    clone.write({"p": clone.program()})
+    settings = clone.root / "notebooks" / ".env"
+    settings.write_text(f"RESEARCH_KIT_TRUST={clone.root}\nRESEARCH_KIT_LM=openai/x\n")
+    settings.chmod(0o600)
+    if is_trusted_itself:
+        trust_file(settings, settings.read_bytes())
+    code = (
+        "import os; from research_kit.session.environment_file import read_environment_file\n"
+        "read_environment_file(); import research_kit as rk; print(os.environ['RESEARCH_KIT_LM'], rk.tools())"
+    )
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert told.startswith("openai/x")
+    assert ASKED_AGAIN in told
+    assert clone.left() == []
+
+
 def note_of(path: Path) -> Path:
     [note] = (Path(os.environ["XDG_CONFIG_HOME"]) / "research-kit" / "trusted").glob("*.json")
     return note
@@ -488,12 +507,20 @@ def test_entry_as_deep_as_json_goes_is_planned(clone: Clone) -> None:
 def test_command_shows_before_it_trusts(clone: Clone) -> None:
     """Without a terminal nothing is trusted that was not agreed to; of a `.env` the names are shown."""
     clone.write({"p": clone.program()})
-    (clone.root / ".env").write_text(f"LANGFUSE_SECRET_KEY={KEY}\nexport RESEARCH_KIT_LM='x'\nPATH=/evil\n")
+    (clone.root / ".env").write_text(
+        f"LANGFUSE_SECRET_KEY={KEY}\nexport RESEARCH_KIT_LM='x'\nPATH=/evil\nLANGFUSE_USER_ID=${{HOME}}\n"
+    )
     (clone.root / ".env").chmod(0o600)
     refused = command("trust", str(clone.root), stdin=subprocess.DEVNULL)
     assert refused.returncode == 2
     assert "add --yes" in refused.stderr
-    for told in ("p starts sh -c", "OPENAI_API_KEY", "sets LANGFUSE_SECRET_KEY", "sets RESEARCH_KIT_LM"):
+    for told in (
+        "p starts sh -c",
+        "OPENAI_API_KEY",
+        "sets LANGFUSE_SECRET_KEY",
+        "sets RESEARCH_KIT_LM",
+        "your HOME",
+    ):
         assert told in refused.stdout
     assert KEY not in refused.stdout
     assert command("trust", "--list").stdout == ""

@@ -13,13 +13,13 @@ import numpy as np
 import pandas as pd
 from pandas.api.types import is_bool_dtype, is_numeric_dtype
 
+from research_kit._notices import warn_user
 from research_kit._optional import require
 from research_kit.errors import ConfigError
 from research_kit.traces.analysis.columns import COMPARISON
 from research_kit.traces.analysis.grouping import build_rows, require_columns
 from research_kit.traces.analysis.intervals import Sample, Statistic, Uncertainty, hedges_g, rank_effect
 from research_kit.traces.counting import count_once
-from research_kit.traces.notices import warn_user
 from research_kit.traces.reader import TraceReader
 
 __all__ = ["CompareOptions", "compare"]
