@@ -519,7 +519,7 @@ def test_command_shows_before_it_trusts(clone: Clone) -> None:
         "OPENAI_API_KEY",
         "sets LANGFUSE_SECRET_KEY",
         "sets RESEARCH_KIT_LM",
-        "your HOME",
+        "LANGFUSE_USER_ID, with the values of your HOME",
     ):
         assert told in refused.stdout
     assert KEY not in refused.stdout
