@@ -239,6 +239,19 @@ def test_file_that_is_replaced_while_it_is_judged_is_not_trusted(clone: Clone) -
     assert clone.left() == []
 
 
+def test_panel_of_a_kernel_whose_folder_is_gone_asks_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where there is no folder there is no file, and the panel's status is read all the same."""
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    trust = ToolTrust()
+    assert trust.to_wire() is None
+    assert trust.read_state() == ""
+
+
 def test_conversation_takes_up_what_was_trusted(clone: Clone) -> None:
     """After Trust the tools are there with the next message; when it is taken back they are gone again."""
     clone.write({"p": clone.program()})

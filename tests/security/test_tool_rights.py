@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import gzip
 import json
 import socket
@@ -12,6 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -25,6 +27,8 @@ from mcp.types import ToolAnnotations
 import research_kit as rk
 from research_kit.agent import ToolRequest, ToolServer, as_dspy_tools, list_tool_states
 from research_kit.chat.approving import Approvals
+from research_kit.chat.events import ApprovalNeeded
+from research_kit.chat.turn import Turn, current_turn
 from research_kit.errors import ToolError
 
 SCRIPT = str(Path(__file__).with_name("changing_server.py"))
@@ -218,7 +222,16 @@ def test_allow_for_session_belongs_to_one_server_and_one_description() -> None:
         return ToolRequest(server="same", name="t", arguments={}, fingerprint=server.fingerprint(listed))
 
     approvals = Approvals(lambda _name, _arguments: False)
-    approvals._allowed[None, "same", "t"].add(request(1).fingerprint)  # as "Allow for session" leaves it
+    approvals.is_shown = True
+    turn = Turn("go", message_number=1, cancel=lambda _: None)
+    current_turn.set(turn)
+    with ThreadPoolExecutor() as pool:
+        answer = pool.submit(contextvars.copy_context().run, approvals.ask, request(1))
+        question = next(iter(turn))
+        assert isinstance(question, ApprovalNeeded)
+        approvals.decide(question.call_id, "session")
+        assert answer.result(DEADLINE_S)
+    approvals.is_shown = False
     assert approvals.ask(request(1))
     assert not approvals.ask(request(2))
     assert not approvals.ask(request(1, "e"))
