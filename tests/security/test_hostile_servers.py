@@ -308,7 +308,9 @@ def test_json_that_cannot_be_used_has_one_error(content: bytes) -> None:
 
 def test_words_of_a_server_steer_no_terminal() -> None:
     """What a server says is one line of printable letters."""
-    assert plain_words("a\x1b[2J\r\nb\u202e\ud800" + "x" * 9000).startswith("a [2J b x")
+    words = plain_words("a\x1b[2J\r\nb\u202e\ud800" + "x" * 9000)
+    assert words.isprintable()
+    assert words.startswith("a")
     assert len(plain_words("y" * 10_000)) == 200
 
 
