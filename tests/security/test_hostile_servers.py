@@ -331,6 +331,26 @@ def test_requests_side_by_side_keep_their_own_time() -> None:
         assert bounded.request("GET", f"{base_url}/fast", bounds=Bounds(total_s=5)).json() == {}
 
 
+def test_cookies_of_a_server_are_not_kept() -> None:
+    """New ones with every answer would fill the memory, and every later request."""
+    cookies = (f"set-cookie: c{number}={'x' * 1000}\r\n" for number in itertools.count())
+    seen: list[str] = []
+
+    def script(path: str, write: Write) -> None:
+        seen.append(path)
+        numbered = f"{len(seen)}" if len(seen) < 5 else None
+        rows = page([row(1000 * len(seen) + i) for i in range(1000)], numbered)
+        write(
+            rows.replace(
+                b"\r\n\r\n", b"\r\n" + "".join(itertools.islice(cookies, 20)).encode() + b"\r\n", 1
+            )
+        )
+
+    with pouring(script) as base_url, reader_of(base_url) as reader:
+        assert len(reader.read_observations().rows) == 5000
+        assert len(reader._transport._client.cookies.jar) == 0
+
+
 @pytest.mark.parametrize("name", ["deep", "bomb", "body byte by byte", "unknown encoding", "a list"])
 def test_delivery_says_what_is_wrong_and_keeps_everything(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
