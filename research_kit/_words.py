@@ -1,12 +1,15 @@
-"""Numbers as people read them: durations, costs and tokens, worded once for chat, views, pages and reports.
+"""Numbers as people read them, worded once for chat, views, pages and reports; and texts of strangers.
 
-Owns the wording; computes nothing. Invariant: what is not known is a dash and never zero, and what cost
-something is never rounded to nothing.
+Owns the wording; computes nothing. Invariants: what is not known is a dash and never zero, and what cost
+something is never rounded to nothing; what somebody else wrote stays on its line and shows what is in it.
 """
 
 from __future__ import annotations
 
 import math
+import re
+
+from research_kit.plain_text import plain_text
 
 __all__ = [
     "UNKNOWN",
@@ -16,12 +19,14 @@ __all__ = [
     "dollars_text",
     "duration_text",
     "tokens_text",
+    "visible_text",
 ]
 
 UNKNOWN = "–"  # noqa: RUF001 - the dash is what readers expect for "no value"
 
 _MOST_DECIMALS = 6
 _LEAST_USD = 0.000_001  # what is less may round to nothing
+_MOST_SPACES = 3
 
 
 def duration_text(seconds: float | None) -> str:
@@ -78,3 +83,17 @@ def tokens_text(input_tokens: int | None, output_tokens: int | None) -> str:
 def count_text(count: int | None) -> str:
     """Return a number of things."""
     return UNKNOWN if count is None else f"{count:,}"
+
+
+def visible_text(text: str, *, limit: int | None = None) -> str:
+    """Return a stranger's text as one line without anything that acts: control characters, turned directions.
+
+    Args:
+        text: What a file, a server or a model wrote.
+        limit: The most characters of it that are shown; how many are left out is said.
+    """
+    shown = text if limit is None else text[:limit]
+    spaced = re.sub(f" {{{_MOST_SPACES + 1},}}", lambda run: f" [{len(run[0])} spaces] ", shown)
+    line = plain_text(spaced)
+    rest_count = len(text) - len(shown)
+    return f"{line}… {rest_count:,} more characters" if rest_count else line

@@ -10,15 +10,18 @@ import math
 import os
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from platformdirs import user_cache_path, user_data_path
 
 from research_kit.errors import ConfigError
+from research_kit.private import owner_id, private_directory
+from research_kit.sources import LANGFUSE, Sources, langfuse_mixture, read_sources
 
 __all__ = [
     "DEFAULT_LANGFUSE_URL",
+    "LOOPBACK_NAMES",
     "REPLAY_VARIABLE",
     "Settings",
     "captures_io",
@@ -36,10 +39,12 @@ __all__ = [
 # Set while recorded answers are replayed, and passed on to child processes; not a setting.
 REPLAY_VARIABLE = "RESEARCH_KIT_REPLAYING"
 DEFAULT_LANGFUSE_URL = "https://cloud.langfuse.com"
+# What is reached past a proxy.
+LOOPBACK_NAMES = ("127.0.0.1", "localhost", "::1")
 
 _DEFAULT_REQUEST_TIMEOUT_S = 10.0
 _DEFAULT_SPOOL_MB = 512.0
-_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+_DEFAULT_READ_MB = 2048.0
 _PROXY_VARIABLES = ("http_proxy", "https_proxy", "all_proxy")
 
 _FALSE = frozenset({"0", "false", "no", "off"})
@@ -64,13 +69,17 @@ class Settings:
         cache_dir: Folder of files that may be deleted at any time, the local model among them.
         request_timeout_s: How long a server may take to answer a delivery.
         spool_max_mb: How much of what waits for a server is kept on disk, per process.
+        read_max_mb: How much a server may send for one read.
         store_max_age_days: How long the embedded store keeps traces; None keeps them all.
         store_max_mb: How large the embedded store may become; None sets no limit.
         store_idle_minutes: After how long without a request the store's server ends; None means never.
         lm: Name of the language model, for instance ``openai/gpt-4o-mini``.
         lm_base_url: Base URL of an OpenAI-compatible server for ``lm``.
+        lm_api_key: Key for that server, or for the provider of ``lm``.
         captures_io: False records no inputs and outputs.
         strict_telemetry: True lets errors in telemetry reach the cell; meant for tests.
+        sources: Where keys, addresses and the model's name come from.
+        mixture: Why Langfuse's keys and address must not be used together; empty when they may.
     """
 
     public_key: str | None
@@ -86,13 +95,17 @@ class Settings:
     cache_dir: Path
     request_timeout_s: float
     spool_max_mb: float
+    read_max_mb: float
     store_max_age_days: float | None
     store_max_mb: float | None
     store_idle_minutes: float | None
     lm: str | None
     lm_base_url: str | None
+    lm_api_key: str | None = field(repr=False)
     captures_io: bool
     strict_telemetry: bool
+    sources: Sources
+    mixture: str
 
 
 def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
@@ -102,15 +115,17 @@ def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
         ConfigError: When a variable has a value that cannot be used, or one Langfuse key is missing.
     """
     env = os.environ if environ is None else environ
+    sources = read_sources(env)
+    mixture = langfuse_mixture(sources)
     public_key, secret_key = _text(env, "LANGFUSE_PUBLIC_KEY"), _text(env, "LANGFUSE_SECRET_KEY")
-    if (public_key is None) != (secret_key is None):
+    if (public_key is None) != (secret_key is None) and not mixture:
         missing = "LANGFUSE_PUBLIC_KEY" if public_key is None else "LANGFUSE_SECRET_KEY"
         raise ConfigError(
             f"{missing} is not set, but the other Langfuse key is. A server needs both: set {missing}, "
             "or unset both to use the embedded store."
         )
     data_dir, notice = _data_dir(_text(env, "RESEARCH_KIT_DATA_DIR"))
-    base_url = _text(env, "LANGFUSE_BASE_URL") or _text(env, "LANGFUSE_HOST") or DEFAULT_LANGFUSE_URL
+    base_url = next(filter(None, (_text(env, name) for name in LANGFUSE.address)), DEFAULT_LANGFUSE_URL)
     if not base_url.startswith(("http://", "https://")):
         raise ConfigError(
             f"LANGFUSE_BASE_URL is {base_url!r}, which is not a web address. "
@@ -130,19 +145,24 @@ def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
         cache_dir=_cache_dir(_text(env, "RESEARCH_KIT_CACHE_DIR")),
         request_timeout_s=_number(env, "LANGFUSE_TIMEOUT") or _DEFAULT_REQUEST_TIMEOUT_S,
         spool_max_mb=_number(env, "RESEARCH_KIT_SPOOL_MAX_MB") or _DEFAULT_SPOOL_MB,
+        read_max_mb=_number(env, "RESEARCH_KIT_READ_MAX_MB") or _DEFAULT_READ_MB,
         store_max_age_days=_number(env, "RESEARCH_KIT_STORE_MAX_AGE_DAYS"),
         store_max_mb=_number(env, "RESEARCH_KIT_STORE_MAX_MB"),
         store_idle_minutes=_number(env, "RESEARCH_KIT_STORE_IDLE_MINUTES"),
         lm=_text(env, "RESEARCH_KIT_LM"),
         lm_base_url=_text(env, "RESEARCH_KIT_LM_BASE_URL"),
+        lm_api_key=_text(env, "RESEARCH_KIT_LM_API_KEY"),
         captures_io=_flag(env, "RESEARCH_KIT_CAPTURE_IO", default=True),
         strict_telemetry=_flag(env, "RESEARCH_KIT_STRICT_TELEMETRY", default=False),
+        sources=sources,
+        mixture=mixture,
     )
 
 
 def is_tracing_enabled() -> bool:
-    """Say whether telemetry is wanted; asked per observation, so it reads one variable only."""
-    return _flag(os.environ, "LANGFUSE_TRACING_ENABLED", default=True)
+    """Say whether telemetry is wanted, by Langfuse's variable and OpenTelemetry's."""
+    is_otel_disabled = os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true"
+    return not is_otel_disabled and _flag(os.environ, "LANGFUSE_TRACING_ENABLED", default=True)
 
 
 def is_replaying() -> bool:
@@ -169,31 +189,9 @@ def keep_loopback_direct() -> None:
         return
     known = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
     hosts = [host.strip() for host in known.split(",") if host.strip()]
-    missing = [host for host in _LOOPBACK if host not in hosts]
+    missing = [host for host in LOOPBACK_NAMES if host not in hosts]
     if missing and "*" not in hosts:
         os.environ["no_proxy"] = os.environ["NO_PROXY"] = ",".join([*hosts, *missing])
-
-
-def private_directory(path: Path, *, purpose: str) -> Path:
-    """Return ``path`` as an existing folder that only its owner can enter.
-
-    Raises:
-        ConfigError: When the folder cannot be created, read or written.
-    """
-    try:
-        path.mkdir(parents=True, exist_ok=True, mode=0o700)
-    except OSError as error:
-        raise ConfigError(_unusable(path, purpose, error.strerror or str(error))) from error
-    if not os.access(path, os.R_OK | os.W_OK | os.X_OK):
-        raise ConfigError(_unusable(path, purpose, "it is not readable and writable"))
-    return path
-
-
-def _unusable(path: Path, purpose: str, cause: str) -> str:
-    return (
-        f"Cannot use {str(path)!r} as the folder for {purpose}: {cause}. "
-        "Correct its permissions, or set RESEARCH_KIT_DATA_DIR to a folder that you can write."
-    )
 
 
 def _data_dir(wanted: str | None) -> tuple[Path, str]:
@@ -230,9 +228,12 @@ def temporary_directory() -> Path:
     Raises:
         ConfigError: When the folder belongs to somebody else, who could then read the traces.
     """
-    path, own_id = temporary_path(), owner_id()
-    if path.is_symlink() or (own_id is not None and path.exists() and path.stat().st_uid != own_id):
-        raise ConfigError(_unusable(path, "data", "it belongs to another user"))
+    path = temporary_path()
+    if path.is_symlink():
+        raise ConfigError(
+            f"Cannot use {str(path)!r} as the folder for data: it belongs to another user, or is a link. "
+            "Remove it, or set RESEARCH_KIT_DATA_DIR to a folder that you can write."
+        )
     return private_directory(path, purpose="data")
 
 
@@ -242,11 +243,6 @@ def temporary_path() -> Path:
     # Without numbers of users, each has a temporary folder of his own.
     name = "research-kit" if own_id is None else f"research-kit-{own_id}"
     return Path(tempfile.gettempdir()) / name
-
-
-def owner_id() -> int | None:
-    """Return the number of the user whom new files belong to; None on Windows, where they carry none."""
-    return os.getuid() if hasattr(os, "getuid") else None
 
 
 def _text(env: Mapping[str, str], name: str) -> str | None:

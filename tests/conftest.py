@@ -37,6 +37,8 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
             monkeypatch.delenv(name)
     monkeypatch.setenv("RESEARCH_KIT_DATA_DIR", str(tmp_path / "data"))
     monkeypatch.setenv("RESEARCH_KIT_CACHE_DIR", str(tmp_path / "cache"))
+    # What the user trusts, which no RESEARCH_KIT_ variable can move.
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     monkeypatch.setenv("RESEARCH_KIT_STRICT_TELEMETRY", "true")
     monkeypatch.setenv("LITELLM_LOCAL_MODEL_COST_MAP", "True")
     return tmp_path

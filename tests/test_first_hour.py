@@ -79,7 +79,10 @@ def test_doctor_looks_at_tool_servers_and_proxies(ask: Ask, tmp_path: Path) -> N
     """A tool server whose program is missing is a problem; a proxy is worth a word."""
     servers = {"good": {"command": sys.executable}, "bad": {"command": "no-such-program"}, "odd": {}}
     (tmp_path / "project" / "mcp.json").write_text(json.dumps({"mcpServers": servers}))
-    answer = ask("doctor", HTTPS_PROXY="http://proxy.example:3128", https_proxy="")
+    project = str(tmp_path / "project")
+    answer = ask(
+        "doctor", HTTPS_PROXY="http://proxy.example:3128", https_proxy="", RESEARCH_KIT_TRUST=project
+    )
     assert f"ok       tools     good runs {sys.executable}" in answer.stdout
     assert "needs the program 'no-such-program', which is not there" in answer.stdout
     assert "give either 'command' or 'url'" in answer.stdout

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from research_kit.agent.local_lm import stop_local_lm
     from research_kit.agent.outcomes import ToolImage, ToolOutcome, ToolProgress
     from research_kit.agent.tools import ToolServer
+    from research_kit.agent.trusting import TrustQuestion, find_trust_question, read_config_state
 
 __all__ = [
     "AgentLoop",
@@ -27,6 +28,7 @@ __all__ = [
     "ToolRequest",
     "ToolServer",
     "ToolState",
+    "TrustQuestion",
     "aas_dspy_tools",
     "agent_loop",
     "answer_listener",
@@ -34,7 +36,9 @@ __all__ = [
     "build_assistant",
     "build_kernel_server",
     "configured_servers",
+    "find_trust_question",
     "list_tool_states",
+    "read_config_state",
     "resolve_lm",
     "stop_local_lm",
 ]
@@ -48,13 +52,16 @@ _MODULES = {
     "ToolRequest": "dspy_tools",
     "ToolServer": "tools",
     "ToolState": "catalog",
+    "TrustQuestion": "trusting",
     "aas_dspy_tools": "dspy_tools",
     "answer_listener": "assistant",
     "as_dspy_tools": "dspy_tools",
     "build_assistant": "assistant",
     "build_kernel_server": "kernel_server",
     "configured_servers": "catalog",
+    "find_trust_question": "trusting",
     "list_tool_states": "catalog",
+    "read_config_state": "trusting",
     "resolve_lm": "lm",
     "stop_local_lm": "local_lm",
 }

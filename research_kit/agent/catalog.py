@@ -10,13 +10,14 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from research_kit.agent.loop import agent_loop
-from research_kit.agent.mcp_config import ConfiguredServer, find_mcp_config, read_mcp_config
-from research_kit.agent.tools import ToolServer, is_read_only
+from research_kit.agent.mcp_config import ConfiguredServer, read_mcp_config
+from research_kit.agent.mcp_file import find_mcp_config
+from research_kit.agent.tools import ToolServer
 from research_kit.errors import ConfigError, ToolError
 
 __all__ = ["ServerState", "ToolState", "configured_servers", "list_tool_states"]
@@ -40,12 +41,14 @@ class ServerState:
         problem: Why it cannot be used; None when it is connected.
         tools: Its tools, in its own order; empty when it cannot be used.
         log_path: Where a started program writes its error output; None for other servers.
+        is_trusted: Whether the user has trusted the file that names it.
     """
 
     name: str
     problem: str | None
     tools: tuple[ToolState, ...] = ()
     log_path: Path | None = None
+    is_trusted: bool = True
 
 
 class _Opened:
@@ -56,19 +59,31 @@ class _Opened:
 
     def reset(self) -> None:
         self.lock = threading.Lock()
-        self.servers: dict[tuple[Path, str], ToolServer] = {}
+        self.servers: dict[Path, dict[str, ToolServer]] = {}
 
-    def server(self, path: Path, entry: ConfiguredServer) -> ToolServer:
-        """Return the server of an entry: the one that is there, unless the file now says something else."""
-        assert entry.target is not None
+    def renew(self, path: Path, entries: Sequence[ConfiguredServer]) -> list[ToolServer]:
+        """Return the servers of a file: those that are there, as long as it still says so and is trusted.
+
+        The others are closed: what was trusted before runs until somebody looks again, and no longer.
+        """
         with self.lock:
-            known = self.servers.get((path, entry.name))
-            if known is not None and known.target == entry.target:
-                return known
-            server = self.servers[path, entry.name] = ToolServer(entry.name, entry.target)
-        if known is not None:
-            agent_loop().submit(known.aclose())
-        return server
+            known = self.servers.get(path, {})
+            kept = {entry.name: _server_of(entry, known) for entry in entries if entry.target is not None}
+            self.servers[path] = kept
+        for server in known.values():
+            if server not in kept.values():
+                agent_loop().submit(server.aclose())
+        return list(kept.values())
+
+
+def _server_of(entry: ConfiguredServer, known: Mapping[str, ToolServer]) -> ToolServer:
+    assert entry.target is not None
+    server = known.get(entry.name)
+    return (
+        server
+        if server is not None and server.target == entry.target
+        else ToolServer(entry.name, entry.target)
+    )
 
 
 _opened = _Opened()
@@ -79,18 +94,22 @@ if hasattr(os, "register_at_fork"):
 def configured_servers(directory: Path) -> tuple[list[ToolServer], list[ServerState]]:
     """Return the servers named by the nearest configuration file, and what of it cannot be used.
 
-    Nothing is started before a server is asked for its tools.
+    Nothing is started before a server is asked for its tools, and nothing of a file that is not trusted.
     """
     path = find_mcp_config(directory)
+    if path is None:
+        return [], []
     try:
-        entries = [] if path is None else read_mcp_config(path)
+        entries = read_mcp_config(path)
     except ConfigError as error:
-        return [], [ServerState(name="" if path is None else path.name, problem=str(error))]
-    servers = [
-        _opened.server(path, entry) for entry in entries if path is not None and entry.target is not None
+        _opened.renew(path, [])
+        return [], [ServerState(name=path.name, problem=str(error))]
+    broken = [
+        ServerState(name=entry.name, problem=entry.problem, is_trusted=entry.is_trusted)
+        for entry in entries
+        if entry.problem
     ]
-    broken = [ServerState(name=entry.name, problem=entry.problem) for entry in entries if entry.problem]
-    return servers, broken
+    return _opened.renew(path, entries), broken
 
 
 def list_tool_states(servers: Sequence[ToolServer]) -> list[ServerState]:
@@ -109,7 +128,9 @@ async def _state(server: ToolServer) -> ServerState:
     except ToolError as error:
         return ServerState(name=server.name, problem=str(error), log_path=log_path)
     tools = tuple(
-        ToolState(name=tool.name, description=tool.description or "", needs_approval=not is_read_only(tool))
+        ToolState(
+            name=tool.name, description=tool.description or "", needs_approval=not server.runs_unasked(tool)
+        )
         for tool in listed
     )
     return ServerState(name=server.name, problem=None, tools=tools, log_path=log_path)

@@ -10,25 +10,29 @@ import asyncio
 import contextlib
 import contextvars
 import logging
+import sys
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from io import TextIOWrapper
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any
 
-from research_kit.config import keep_loopback_direct, private_directory
+from research_kit.agent.stdio_transport import MAX_MESSAGE_BYTES, StdioTransport
+from research_kit.agent.tool_log import ToolLog
+from research_kit.config import keep_loopback_direct
 from research_kit.errors import ToolError
+from research_kit.trust import check_transport
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    import httpx2
     from mcp import Client, StdioServerParameters
     from mcp.server.mcpserver import MCPServer
 
-__all__ = ["LOG_MARK", "Connection", "HttpTarget"]
+__all__ = ["Connection", "HttpTarget"]
 
 logger = logging.getLogger(__name__)
 
-# Begins the line that each start of a program writes into its log.
-LOG_MARK = "--- started"
-_MAX_LOG_BYTES = 1_000_000
 # The MCP client gives a started program 2 s to end by itself and kills it after 2 more.
 _CLOSE_TIMEOUT_S = 5.0
 _HTTP_TIMEOUT_S = 30.0
@@ -105,25 +109,22 @@ class Connection:
 
     async def _open(self, stack: contextlib.AsyncExitStack) -> Client:
         from mcp import Client, StdioServerParameters
-        from mcp.client.stdio import stdio_client
 
-        target = self._target
+        target = HttpTarget(url=self._target) if isinstance(self._target, str) else self._target
         if isinstance(target, HttpTarget):
             return await _open_http(stack, target)
         if not isinstance(target, StdioServerParameters):
             return await stack.enter_async_context(Client(target))
-        private_directory(self._log_path.parent, purpose="the error output of tool servers")
-        errlog = stack.enter_context(_open_log(self._log_path))
-        return await stack.enter_async_context(Client(stdio_client(target, errlog=errlog)))
+        log = stack.enter_context(contextlib.closing(ToolLog(self._log_path)))
+        return await stack.enter_async_context(Client(_transport(target, log)))
 
 
-def _open_log(path: Path) -> TextIO:
-    """Open the log for one more start: what the program said before it went away is kept."""
-    is_full = path.exists() and path.stat().st_size > _MAX_LOG_BYTES
-    errlog = path.open("w" if is_full else "a", encoding="utf-8")
-    errlog.write(f"{LOG_MARK} {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC\n")
-    errlog.flush()
-    return errlog
+def _transport(target: StdioServerParameters, log: ToolLog) -> Any:
+    if sys.platform == "win32":  # its programs need what only MCP's own transport does for them
+        from mcp.client.stdio import stdio_client
+
+        return stdio_client(target, errlog=TextIOWrapper(log.file, encoding="utf-8"))
+    return StdioTransport(target, log)
 
 
 async def _open_http(stack: contextlib.AsyncExitStack, target: HttpTarget) -> Client:
@@ -132,8 +133,43 @@ async def _open_http(stack: contextlib.AsyncExitStack, target: HttpTarget) -> Cl
     from mcp.client.streamable_http import streamable_http_client
 
     keep_loopback_direct()
+    if target.headers:
+        check_transport(target.url, secret=f"The header {' and '.join(target.headers)}")
     timeout = httpx2.Timeout(_HTTP_TIMEOUT_S, read=_HTTP_READ_TIMEOUT_S)
-    http_client = await stack.enter_async_context(httpx2.AsyncClient(headers=target.headers, timeout=timeout))
-    return await stack.enter_async_context(
-        Client(streamable_http_client(target.url, http_client=http_client))
+    # Unpacked, so that an answer is no longer than what arrives.
+    headers = {"Accept-Encoding": "identity", **target.headers}
+    http_client = await stack.enter_async_context(
+        httpx2.AsyncClient(headers=headers, timeout=timeout, event_hooks={"response": [_bound_answer]})
     )
+    return await stack.enter_async_context(
+        Client(
+            streamable_http_client(target.url, http_client=http_client, max_sse_event_size=MAX_MESSAGE_BYTES)
+        )
+    )
+
+
+async def _bound_answer(response: httpx2.Response) -> None:
+    """Let an answer end with an error where it is too long; a stream of events has a limit of MCP's own."""
+    if response.headers.get("content-type", "").lower().startswith("application/json"):
+        is_packed = response.headers.get("content-encoding", "identity").lower() != "identity"
+        response.stream = _bounded(response.stream, is_packed=is_packed)
+
+
+def _bounded(stream: Any, *, is_packed: bool) -> httpx2.AsyncByteStream:
+    import httpx2
+
+    class Bounded(httpx2.AsyncByteStream):
+        async def __aiter__(self) -> AsyncIterator[bytes]:
+            if is_packed:
+                raise httpx2.StreamError("the answer is packed, which was not asked for")
+            byte_count = 0
+            async for chunk in stream:
+                byte_count += len(chunk)
+                if byte_count > MAX_MESSAGE_BYTES:
+                    raise httpx2.StreamError(f"the answer has more than {MAX_MESSAGE_BYTES:,} bytes")
+                yield chunk
+
+        async def aclose(self) -> None:
+            await stream.aclose()
+
+    return Bounded()

@@ -1,7 +1,11 @@
 """MCP tools in the form that DSPy programs call.
 
 Owns the approval rule and the step between synchronous programs and the agent loop; does not open
-connections. Invariant: a tool that is not annotated read-only never runs without an approval.
+connections. Invariant: a tool runs without an approval only when its server, as it answers at the time of the
+call, is trusted to say that the tool reads only; and an approval is for the tool as it was listed then.
+
+Between the list and the call that follows it on the same connection a server can still become another one:
+that it does as it says is what trusting it means.
 """
 
 from __future__ import annotations
@@ -15,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 import dspy
 
 from research_kit.agent.loop import agent_loop
-from research_kit.agent.outcomes import ToolImage
-from research_kit.agent.tools import OnProgress, ToolServer, is_read_only
+from research_kit.agent.outcomes import ToolImage, ToolOutcome
+from research_kit.agent.tools import ApprovalRequired, MayRun, OnProgress, ToolServer
 from research_kit.errors import ToolError
 
 if TYPE_CHECKING:
@@ -34,15 +38,20 @@ class ToolRequest:
         name: Name of the tool, as the program knows it.
         arguments: What it would be called with.
         fingerprint: Hash of what the server says about the tool now; another one is another tool.
+        description: What the server says that it does.
+        is_destructive: Whether the server says that it may destroy something.
     """
 
     server: str
     name: str
     arguments: dict[str, Any]
     fingerprint: str = ""
+    description: str = ""
+    is_destructive: bool = False
 
 
 Approve = Callable[[ToolRequest], bool]
+_MAX_QUESTIONS = 4
 
 _is_awaited: contextvars.ContextVar[bool] = contextvars.ContextVar(
     "research_kit_tool_is_awaited", default=False
@@ -81,8 +90,8 @@ def as_dspy_tools(
     Args:
         servers: Where the tools come from. When two servers have a tool of one name, the later
             one is called ``<server>_<tool>``.
-        approve: Asked before a tool runs that is not annotated read-only; without it such a tool is
-            refused.
+        approve: Asked before a tool runs that its server does not call read-only at the time of the call;
+            without it such a tool is refused.
         on_progress: Told how far a running call is, in the context of its caller.
 
     Raises:
@@ -107,14 +116,7 @@ def _dspy_tool(
     name: str, tool: Tool, server: ToolServer, approve: Approve | None, on_progress: OnProgress | None
 ) -> dspy.Tool:
     async def call(**arguments: Any) -> ToolText:
-        if not is_read_only(tool):
-            # What it says now, which may be other than what was allowed before.
-            told = server.fingerprint(await server.aget_tool(tool.name))
-            await _ask(
-                approve,
-                ToolRequest(server=server.name, name=name, arguments=arguments, fingerprint=told),
-            )
-        outcome = await server.acall_tool(tool.name, arguments, on_progress=_in_this_context(on_progress))
+        outcome = await _guarded_call(server, tool.name, name, arguments, approve, on_progress)
         if outcome.is_error:
             raise ToolError(outcome.text)
         text = ToolText(outcome.text)
@@ -134,6 +136,46 @@ def _dspy_tool(
         for key, value in tool.input_schema.get("properties", {}).items()
     }
     return McpTool(func=func, name=name, desc=tool.description or "", args=properties, arg_types={})
+
+
+async def _guarded_call(
+    server: ToolServer,
+    tool_name: str,
+    shown_name: str,
+    arguments: dict[str, Any],
+    approve: Approve | None,
+    on_progress: OnProgress | None,
+) -> ToolOutcome:
+    """Call the tool as it is listed now, asking first when it has to be; again when it changed meanwhile."""
+    told = _in_this_context(on_progress)
+    allowed = ""
+    for _ in range(_MAX_QUESTIONS):
+        may_run = _permit(server, allowed)
+        try:
+            return await server.acall_tool(tool_name, arguments, on_progress=told, may_run=may_run)
+        except ApprovalRequired as required:
+            allowed = server.fingerprint(required.tool)
+            await _ask(approve, _request(server, shown_name, arguments, required.tool))
+    raise ToolError(
+        f"The tool {shown_name!r} changed each time after it was allowed, so it was not called. Ask the "
+        f"people who run the MCP server {server.name!r} why."
+    )
+
+
+def _permit(server: ToolServer, allowed: str) -> MayRun:
+    return lambda tool: server.runs_unasked(tool) or server.fingerprint(tool) == allowed
+
+
+def _request(server: ToolServer, name: str, arguments: dict[str, Any], tool: Tool) -> ToolRequest:
+    hints = tool.annotations
+    return ToolRequest(
+        server=server.name,
+        name=name,
+        arguments=arguments,
+        fingerprint=server.fingerprint(tool),
+        description=tool.description or "",
+        is_destructive=hints is not None and hints.destructive_hint is True,
+    )
 
 
 def _in_this_context(on_progress: OnProgress | None) -> OnProgress | None:

@@ -10,12 +10,14 @@ import difflib
 import importlib.util
 import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from research_kit._optional import installation
 from research_kit.agent.local_lm import LOCAL_LM_NAME, LocalLM, is_local_lm_installed, load_local_lm
 from research_kit.config import Settings, is_replaying, keep_loopback_direct, load_settings
 from research_kit.errors import ConfigError, LMNotFoundError
+from research_kit.sources import LM, Part, find_mixture
+from research_kit.trust import check_transport
 
 if TYPE_CHECKING:
     import dspy
@@ -36,6 +38,9 @@ _NATIVE_PROVIDERS = {
     "openrouter": "openrouter",
     "xai": "xai",
 }
+_PROVIDER_KEY = "OPENAI_API_KEY"
+# What servers that need no key get as one.
+_NO_KEY = "not-needed"
 _LOCAL_NAMES = frozenset({"local", LOCAL_LM_NAME, LOCAL_LM_NAME.rpartition("/")[2]})
 
 
@@ -68,7 +73,7 @@ def resolve_lm(lm: dspy.BaseLM | str | None = None, *, settings: Settings | None
         MissingExtraError: When the local model was named and is not installed.
         ConfigError: When ``lm`` is neither a model nor a name.
     """
-    # DSPy would otherwise fetch a price list from the network with the first call, and warn when offline.
+    # As `bind` does, which may not have been called.
     os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
     keep_loopback_direct()
     import dspy
@@ -79,7 +84,9 @@ def resolve_lm(lm: dspy.BaseLM | str | None = None, *, settings: Settings | None
     if dspy.settings.lm is not None:
         return _choice(dspy.settings.lm, "configured in DSPy", chosen_settings)
     if chosen_settings.lm is not None:
-        return _choice(chosen_settings.lm, "named by RESEARCH_KIT_LM", chosen_settings)
+        reason = f"named by {_place('RESEARCH_KIT_LM', chosen_settings)}"
+        key = _own_key(chosen_settings) if chosen_settings.sources.part(LM.address) is None else None
+        return _choice(chosen_settings.lm, reason, chosen_settings, key)
     if is_local_lm_installed() or is_replaying():
         return _choice("local", "the small local model, because no other was named", chosen_settings)
     raise LMNotFoundError(
@@ -90,11 +97,33 @@ def resolve_lm(lm: dspy.BaseLM | str | None = None, *, settings: Settings | None
     )
 
 
-def _choice(lm: object, reason: str, settings: Settings) -> LMChoice:
+def _place(name: str, settings: Settings) -> str:
+    """Return where a setting stands: its variable, and the file that has set it."""
+    part = settings.sources.part((name,))
+    return name if part is None or part.file is None else f"{name} in {part.file}"
+
+
+def _own_key(settings: Settings) -> str | None:
+    """Return the key that was given together with the name of the model.
+
+    Raises:
+        ConfigError: When a file names the model and somebody else the key, or the other way round.
+    """
+    if settings.lm_api_key in (None, _NO_KEY):
+        return None
+    mixture = find_mixture(map(settings.sources.part, (("RESEARCH_KIT_LM",), *LM.keys)))
+    if mixture and not is_replaying():
+        raise ConfigError(mixture)
+    return settings.lm_api_key
+
+
+def _choice(lm: object, reason: str, settings: Settings, api_key: str | None = None) -> LMChoice:
     import dspy
 
     if isinstance(lm, str):
-        lm = _lm_from_name(lm.strip(), settings)
+        lm = _lm_from_name(lm.strip(), settings, api_key)
+        if settings.lm_base_url is not None and not isinstance(lm, LocalLM):
+            reason += f", on the server named by {_place('RESEARCH_KIT_LM_BASE_URL', settings)}"
     if not isinstance(lm, dspy.BaseLM):
         raise ConfigError(
             f"The language model {reason} is a {type(lm).__name__}. Give a dspy.LM or a name such as "
@@ -103,21 +132,25 @@ def _choice(lm: object, reason: str, settings: Settings) -> LMChoice:
     return LMChoice(lm=lm, name=lm.model, reason=reason, is_local=isinstance(lm, LocalLM))
 
 
-def _lm_from_name(name: str, settings: Settings) -> dspy.BaseLM:
+def _lm_from_name(name: str, settings: Settings, api_key: str | None) -> dspy.BaseLM:
     if name in _LOCAL_NAMES:
         return load_local_lm(settings=settings)
+    if settings.sources.part(LM.address) is not None and not is_replaying():
+        _check_server(settings)
     if settings.lm_base_url is not None:
-        return _compatible_lm(name, settings.lm_base_url)
+        return _build(
+            _compatible_name(name), api_base=settings.lm_base_url, api_key=_server_key(settings).value
+        )
     prefix, _, model = name.partition("/")
     if not model:
         raise LMNotFoundError(_without_prefix(name))
     if is_replaying():
         return _build(name)  # nobody is called, so no key is needed
-    if prefix in _NATIVE_PROVIDERS:
+    if prefix not in _NATIVE_PROVIDERS:
+        _check_litellm(name, prefix, has_key=api_key is not None)
+    elif api_key is None:
         _check_native(name, _NATIVE_PROVIDERS[prefix], model)
-    else:
-        _check_litellm(name, prefix)
-    return _build(name)
+    return _build(name) if api_key is None else _build(name, api_key=api_key)
 
 
 def _build(name: str, **options: str) -> dspy.BaseLM:
@@ -129,15 +162,42 @@ def _build(name: str, **options: str) -> dspy.BaseLM:
         raise LMNotFoundError(f"The language model {name!r} cannot be used: {error}.") from error
 
 
-def _compatible_lm(name: str, base_url: str) -> dspy.BaseLM:
-    if not base_url.startswith(("http://", "https://")):
+class _Key(NamedTuple):
+    """What a server gets as a key, and the variable that it stands in; None when it is no key."""
+
+    value: str
+    variable: str | None
+
+
+def _server_key(settings: Settings) -> _Key:
+    if settings.lm_api_key is not None:
+        return _Key(settings.lm_api_key, None if settings.lm_api_key == _NO_KEY else LM.keys[0][0])
+    key = os.environ.get(_PROVIDER_KEY, "").strip()
+    # Servers that need no key refuse an absent one less often than an arbitrary one.
+    return _Key(key, _PROVIDER_KEY) if key else _Key(_NO_KEY, None)
+
+
+def _check_server(settings: Settings) -> None:
+    """Refuse to send a key to a server that somebody else has named, or unencrypted to another machine."""
+    base_url, variable = settings.lm_base_url, _server_key(settings).variable
+    if base_url is not None and not base_url.startswith(("http://", "https://")):
         raise ConfigError(
             f"RESEARCH_KIT_LM_BASE_URL is {base_url!r}, which is not a web address. Give it with its scheme, "
             "for instance http://localhost:8000/v1."
         )
-    # Servers that need no key refuse an absent one less often than an arbitrary one.
-    api_key = os.environ.get("OPENAI_API_KEY", "").strip() or "not-needed"
-    return _build("openai/" + name.removeprefix("openai/"), api_base=base_url, api_key=api_key)
+    parts = [settings.sources.part(role) for role in LM.roles]
+    if variable == _PROVIDER_KEY:
+        parts.append(Part(_PROVIDER_KEY))
+    advice = f". For a server that needs no key, set {LM.keys[0][0]}={_NO_KEY} beside its address"
+    if mixture := find_mixture(parts, advice=advice):
+        raise ConfigError(mixture)
+    if base_url is not None and variable is not None:
+        check_transport(base_url, secret=variable)
+
+
+def _compatible_name(name: str) -> str:
+    """Return the name under which DSPy calls any server that speaks as OpenAI's does."""
+    return "openai/" + name.removeprefix("openai/")
 
 
 def _check_native(name: str, provider: str, model: str) -> None:
@@ -152,7 +212,7 @@ def _check_native(name: str, provider: str, model: str) -> None:
         raise LMNotFoundError(f"The language model {name!r} cannot be called: {cause}.") from error
 
 
-def _check_litellm(name: str, prefix: str) -> None:
+def _check_litellm(name: str, prefix: str, *, has_key: bool) -> None:
     near = difflib.get_close_matches(prefix, _NATIVE_PROVIDERS, n=1, cutoff=0.8)
     hint = f" Did you mean {near[0] + name[len(prefix) :]!r}?" if near else ""
     # An obvious slip is answered at once: importing litellm takes seconds.
@@ -163,7 +223,7 @@ def _check_litellm(name: str, prefix: str) -> None:
     if prefix not in {str(getattr(known, "value", known)) for known in litellm.provider_list}:
         raise LMNotFoundError(_unknown_provider(name, prefix, hint))
     missing = litellm.validate_environment(name)["missing_keys"]
-    if missing:
+    if missing and not has_key:
         raise LMNotFoundError(
             f"The language model {name!r} cannot be called: {' and '.join(missing)} is not set. Set it "
             "in the environment."

@@ -1,12 +1,12 @@
 """The tool servers that a project names in ``mcp.json`` or ``.mcp.json``.
 
-Owns finding and reading the file; connects to nothing. Invariant: what is wrong with one server is kept
-beside that server, and the others can be used.
+Owns what its entries mean; connects to nothing. Invariants: of a file that the user has not trusted no
+variable is expanded and no server has a target; and what is wrong with one server is kept beside that server,
+and the others can be used.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import sys
@@ -16,18 +16,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from research_kit.agent.connection import HttpTarget
-from research_kit.config import owner_id
-from research_kit.errors import ConfigError
+from research_kit.agent.mcp_file import VARIABLE, load_mcp_file
+from research_kit.agent.server_plans import OWN_COMMAND, OWN_SETTINGS, plan_servers
 
 if TYPE_CHECKING:
     from mcp import StdioServerParameters
 
-__all__ = ["ConfiguredServer", "find_mcp_config", "read_mcp_config"]
-
-_FILE_NAMES = (".mcp.json", "mcp.json")
-_OWN_COMMAND = "research-kit"
-_OWN_SETTINGS = ("LANGFUSE_", "RESEARCH_KIT_")
-_VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
+__all__ = ["ConfiguredServer", "read_mcp_config"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,69 +31,36 @@ class ConfiguredServer:
 
     Attributes:
         name: Its key in ``mcpServers``.
-        target: What `ToolServer` connects to; None when the file's words cannot be used.
+        target: What `ToolServer` connects to; None when the file is not trusted or its words cannot be used.
         problem: Why there is no target; None when there is one.
+        is_trusted: Whether the user has trusted the file.
     """
 
     name: str
     target: StdioServerParameters | HttpTarget | None
     problem: str | None
-
-
-def find_mcp_config(directory: Path) -> Path | None:
-    """Return the nearest ``.mcp.json`` or ``mcp.json`` in ``directory`` or above it, None without one."""
-    start = directory.resolve()
-    candidates = (folder / name for folder in (start, *start.parents) for name in _FILE_NAMES)
-    return next((path for path in candidates if path.is_file()), None)
+    is_trusted: bool = True
 
 
 def read_mcp_config(path: Path, *, environ: Mapping[str, str] | None = None) -> list[ConfiguredServer]:
-    """Return the servers of the file, in its order.
+    """Return the servers of the file, in its order; without targets when the user has not trusted it.
 
     Args:
         path: The file, with an object ``mcpServers``.
-        environ: Where ``${VAR}`` and ``${VAR:-default}`` are looked up; by default the environment.
+        environ: Where ``${VAR}`` and ``${VAR:-default}`` are looked up, and what names trusted folders; by
+            default the environment.
 
     Raises:
         ConfigError: When the file cannot be read, is not JSON, or has no object ``mcpServers``.
     """
     variables = os.environ if environ is None else environ
-    servers = _load(path).get("mcpServers")
-    if not isinstance(servers, dict):
-        raise ConfigError(
-            f"{path} has no object 'mcpServers'. Write "
-            '{"mcpServers": {"<name>": {"command": "..."}}}, or "url" for a server on the network.'
-        )
-    return [_server(name, entry, path=path, variables=variables) for name, entry in servers.items()]
-
-
-def _load(path: Path) -> dict[str, Any]:
-    _check_owner(path)
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise ConfigError(
-            f"{path}, line {error.lineno}, is not JSON: {error.msg}. Correct the file."
-        ) from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"Cannot read {path}: {error}. Check the file, or remove it.") from error
-    if not isinstance(content, dict):
-        raise ConfigError(f"{path} holds a {type(content).__name__}, not an object with 'mcpServers'.")
-    return content
-
-
-def _check_owner(path: Path) -> None:
-    """Refuse a file that somebody else has put into a folder above: it names programs to start."""
-    try:
-        owner = path.stat().st_uid
-    except OSError:
-        return  # reading it says more
-    own_id = owner_id()
-    if own_id is not None and owner not in (own_id, 0):
-        raise ConfigError(
-            f"{path} belongs to another user (id {owner}), so the programs that it names are not started. "
-            "Copy the file if you trust it."
-        )
+    file = load_mcp_file(path)
+    if not file.is_trusted(variables):
+        return [
+            ConfiguredServer(name=name, target=None, problem=plan.refusal(file.path), is_trusted=False)
+            for name, plan in zip(file.entries, plan_servers(file), strict=True)
+        ]
+    return [_server(name, entry, path=path, variables=variables) for name, entry in file.entries.items()]
 
 
 def _server(name: str, entry: Any, *, path: Path, variables: Mapping[str, str]) -> ConfiguredServer:
@@ -106,9 +68,9 @@ def _server(name: str, entry: Any, *, path: Path, variables: Mapping[str, str]) 
 
     try:
         target = _target(_expanded(entry, variables), path.parent)
-        if isinstance(target, StdioServerParameters) and target.command == _OWN_COMMAND:
+        if isinstance(target, StdioServerParameters) and target.command == OWN_COMMAND:
             target = _own_target(target, variables)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         problem = f"The MCP server {name!r} of {path} cannot be used: {error}"
         return ConfiguredServer(name=name, target=None, problem=problem)
     return ConfiguredServer(name=name, target=target, problem=None)
@@ -135,7 +97,7 @@ def _target(entry: Any, directory: Path) -> StdioServerParameters | HttpTarget:
 
 def _own_target(target: StdioServerParameters, variables: Mapping[str, str]) -> StdioServerParameters:
     """Return this installation's command, which need not be on the PATH, with this process's settings."""
-    settings = {name: value for name, value in variables.items() if name.startswith(_OWN_SETTINGS)}
+    settings = {name: value for name, value in variables.items() if name.startswith(OWN_SETTINGS)}
     return target.model_copy(
         update={
             "command": sys.executable,
@@ -165,7 +127,7 @@ def _expanded(value: Any, variables: Mapping[str, str]) -> Any:
         return [_expanded(part, variables) for part in value]
     if not isinstance(value, str):
         return value
-    return _VARIABLE.sub(lambda found: _variable(found, variables), value)
+    return VARIABLE.sub(lambda found: _variable(found, variables), value)
 
 
 def _variable(found: re.Match[str], variables: Mapping[str, str]) -> str:

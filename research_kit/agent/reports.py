@@ -12,6 +12,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from research_kit._words import visible_text
 from research_kit.errors import LMNotFoundError, MissingExtraError
 
 if TYPE_CHECKING:
@@ -50,10 +51,10 @@ class ToolReport:
     def __repr__(self) -> str:
         lines = []
         for server in self.servers:
-            lines.append(f"{server.name}: {server.problem or 'connected'}")
+            lines.append(f"{visible_text(server.name)}: {server.problem or 'connected'}")
             for tool in server.tools:
                 mark = "asks first" if tool.needs_approval else "read-only"
-                lines.append(f"  {tool.name:<24} {mark:<10} {_first_line(tool.description)}")
+                lines.append(f"  {_safe(tool.name):<24} {mark:<10} {_first_line(_safe(tool.description))}")
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
@@ -67,11 +68,12 @@ class ToolReport:
 
     def _rows(self) -> Iterator[tuple[str, str | None, str, bool | None, bool | None, str | None]]:
         for server in self.servers:
+            name = visible_text(server.name)
             if server.problem is not None:
-                yield server.name, None, server.problem, None, None, None
+                yield name, None, server.problem, None, None, None
             for tool in server.tools:
                 asks = tool.needs_approval
-                yield server.name, tool.name, "connected", not asks, asks, tool.description
+                yield name, _safe(tool.name), "connected", not asks, asks, _safe(tool.description)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,7 +103,7 @@ class LMReport:
 def tools(*servers: ToolServer) -> ToolReport:
     """Connect to the tool servers that a chat has in this folder, and say what each offers.
 
-    Starts the programs that ``mcp.json`` names.
+    Starts the programs that ``mcp.json`` names when you have trusted it; otherwise says what it would start.
 
     Args:
         servers: Further servers, such as `research_kit.papers`.
@@ -133,6 +135,11 @@ def lm(choice: dspy.BaseLM | str | None = None) -> LMReport:
     except (LMNotFoundError, MissingExtraError) as error:
         return LMReport(name=None, reason=str(error), is_local=False)
     return LMReport(name=found.name, reason=found.reason, is_local=found.is_local)
+
+
+def _safe(text: str) -> str:
+    """Return a server's own words such that they act on no terminal and no page."""
+    return "\n".join(map(visible_text, text.splitlines()))
 
 
 def _first_line(description: str) -> str:

@@ -1,13 +1,13 @@
 """MCP tool servers: connecting, listing, calling.
 
-Owns when a connection is opened, given up and opened again; does not know what the tools do. Invariant: no
-call waits longer than its timeout, and a call that may have taken effect is never sent a second time.
+Owns when a connection is opened, given up and opened again; does not know what the tools do. Invariants: no
+request waits longer than its timeout; a call that may have taken effect is never sent a second time; and
+whether a guarded call may be made is decided on what the server lists on the connection that carries it.
 """
 
 from __future__ import annotations
 
 import asyncio
-import difflib
 import hashlib
 import json
 import re
@@ -16,9 +16,18 @@ from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from research_kit.agent.connection import LOG_MARK, Connection, HttpTarget
+from research_kit.agent.connection import Connection, HttpTarget
 from research_kit.agent.loop import agent_loop
 from research_kit.agent.outcomes import ToolOutcome, ToolProgress, read_outcome
+from research_kit.agent.tool_words import (
+    changed_between,
+    identity_of,
+    refused,
+    remedy,
+    target_text,
+    too_slow,
+    unknown_tool,
+)
 from research_kit.config import load_settings
 from research_kit.errors import ConfigError, ToolError
 
@@ -28,14 +37,14 @@ if TYPE_CHECKING:
     from mcp.shared.dispatcher import ProgressFnT
     from mcp.types import Tool
 
-__all__ = ["OnProgress", "ToolServer", "is_read_only"]
+__all__ = ["ApprovalRequired", "MayRun", "OnProgress", "ToolServer"]
 
 T = TypeVar("T")
 OnProgress = Callable[[ToolProgress], None]
+MayRun = Callable[["Tool"], bool]
 
-_LOG_TAIL_CHARACTERS = 500
-# What a server may ask of a client that offers it; both are refused, in the words of either side.
-_UNANSWERED = {"elicitation": "the user something", "sampling": "the client's language model something"}
+_MAX_PAGES = 100
+_MAX_FILE_NAME = 100
 
 
 class ToolServer:
@@ -46,6 +55,8 @@ class ToolServer:
         target: An in-memory ``MCPServer``, ``StdioServerParameters`` of a program to start, or the URL of
             a streamable HTTP server (an `HttpTarget` when it wants headers).
         timeout_s: Longest time for connecting, and for each call.
+        trust_hints: Whether a tool that the server calls read-only runs without a question. That is only
+            the server's word, so say no for one that you do not trust to tell the truth.
 
     Raises:
         ConfigError: When the timeout or the URL cannot be used.
@@ -57,6 +68,7 @@ class ToolServer:
         target: MCPServer[Any] | StdioServerParameters | HttpTarget | str,
         *,
         timeout_s: float = 30.0,
+        trust_hints: bool = True,
     ) -> None:
         if timeout_s <= 0:
             raise ConfigError(
@@ -70,17 +82,18 @@ class ToolServer:
         self.name = name
         self.target = target
         self.timeout_s = timeout_s
+        self.trust_hints = trust_hints
         self._connection: Connection | None = None
         self._when_forgotten: weakref.finalize[..., ToolServer] | None = None
         self._tools: dict[str, Tool] = {}
 
     def __repr__(self) -> str:
-        return f"ToolServer({self.name!r}, {self._target_text()})"
+        return f"ToolServer({self.name!r}, {target_text(self.target)})"
 
     @property
     def log_path(self) -> Path:
         """Where the error output of a started program goes."""
-        file_name = re.sub(r"[^A-Za-z0-9_-]", "_", self.name) + ".log"
+        file_name = re.sub(r"[^A-Za-z0-9_-]", "_", self.name)[:_MAX_FILE_NAME] + ".log"
         return load_settings().cache_dir / "tool-servers" / file_name
 
     def list_tools(self) -> list[Tool]:
@@ -103,19 +116,13 @@ class ToolServer:
         """
         return await _on_agent_loop(self._list_tools())
 
-    async def aget_tool(self, name: str) -> Tool:
-        """Return a tool as the server describes it now; may be awaited on any loop.
-
-        Raises:
-            ToolError: When the server cannot be reached, or has no such tool any more.
-        """
-        for tool in await self.alist_tools():
-            if tool.name == name:
-                return tool
-        raise ToolError(self._unknown_tool(name))
-
     async def acall_tool(
-        self, name: str, arguments: dict[str, Any] | None = None, *, on_progress: OnProgress | None = None
+        self,
+        name: str,
+        arguments: dict[str, Any] | None = None,
+        *,
+        on_progress: OnProgress | None = None,
+        may_run: MayRun | None = None,
     ) -> ToolOutcome:
         """Call a tool; may be awaited on any loop. Cancelling the call cancels it on the server.
 
@@ -123,17 +130,24 @@ class ToolServer:
             name: The tool.
             arguments: What it is called with.
             on_progress: Called on the agent loop whenever the server says how far it is.
+            may_run: Asked right before each attempt, with the tool as the server lists it then on the
+                connection that carries the call; by default every tool may.
 
         Raises:
+            ApprovalRequired: When ``may_run`` says no; nothing was called.
             ToolError: When the server cannot be reached, went away, has no such tool, refused the call or
                 took too long. A failure that the tool itself reports is an outcome with ``is_error``.
         """
-        return await _on_agent_loop(self._call_tool(name, arguments or {}, on_progress))
+        return await _on_agent_loop(self._call_tool(name, arguments or {}, on_progress, may_run))
+
+    def runs_unasked(self, tool: Tool) -> bool:
+        """Whether ``tool`` may run without a question: its server is trusted to say that it only reads."""
+        return self.trust_hints and is_read_only(tool)
 
     def fingerprint(self, tool: Tool) -> str:
         """Return a hash of where ``tool`` comes from and of all that its server says about it."""
         told = tool.model_dump(mode="json", include={"name", "description", "input_schema", "annotations"})
-        where = [self.name, self._target_text(), getattr(self.target, "args", None)]
+        where = [self.name, identity_of(self.target)]
         return hashlib.sha256(json.dumps([where, told], sort_keys=True).encode()).hexdigest()
 
     async def aclose(self) -> None:
@@ -141,39 +155,64 @@ class ToolServer:
         await _on_agent_loop(self._disconnect())
 
     async def _list_tools(self) -> list[Tool]:
-        tools = await self._with_client("list the tools", _walk_tools, is_repeatable=True)
-        self._tools = {tool.name: tool for tool in tools}
+        return await self._with_client("list the tools", self._list_on, is_repeatable=lambda: True)
+
+    async def _list_on(self, client: Client) -> list[Tool]:
+        tools = await self._answered(_walk_tools(client))
+        # Of two tools with one name, the one that has to ask is the one that is decided on.
+        ordered = sorted(tools, key=self.runs_unasked, reverse=True)
+        self._tools = {tool.name: tool for tool in ordered}
         return tools
 
     async def _call_tool(
-        self, name: str, arguments: dict[str, Any], on_progress: OnProgress | None = None
+        self,
+        name: str,
+        arguments: dict[str, Any],
+        on_progress: OnProgress | None = None,
+        may_run: MayRun | None = None,
     ) -> ToolOutcome:
-        if name not in self._tools:
-            await self._list_tools()
-        if name not in self._tools:
-            raise ToolError(self._unknown_tool(name))
+        attempts: list[Tool] = []
 
         async def call(client: Client) -> ToolOutcome:
-            answer = await client.call_tool(
-                name,
-                arguments,
-                read_timeout_seconds=self.timeout_s,
-                progress_callback=None if on_progress is None else _progress_sink(on_progress),
+            # A second attempt may meet another release of the server, on which the tool does something else.
+            tool = await self._tool_on(client, name, is_fresh=bool(may_run or attempts))
+            if may_run is not None and not may_run(tool):
+                raise ApprovalRequired(tool)
+            if attempts and not self.runs_unasked(tool):
+                raise ToolError(changed_between(self.name, name))
+            attempts.append(tool)
+            progress = None if on_progress is None else _progress_sink(on_progress)
+            answer = client.call_tool(
+                name, arguments, read_timeout_seconds=self.timeout_s, progress_callback=progress
             )
-            return read_outcome(answer)
+            return read_outcome(await self._answered(answer))
 
-        is_repeatable = is_read_only(self._tools[name])
-        return await self._with_client(f"call the tool {name!r}", call, is_repeatable=is_repeatable)
+        return await self._with_client(
+            f"call the tool {name!r}",
+            call,
+            is_repeatable=lambda: not attempts or self.runs_unasked(attempts[-1]),
+        )
+
+    async def _tool_on(self, client: Client, name: str, *, is_fresh: bool) -> Tool:
+        if is_fresh or name not in self._tools:
+            await self._list_on(client)
+        if name not in self._tools:
+            raise ToolError(unknown_tool(self.name, name, self._tools))
+        return self._tools[name]
+
+    async def _answered(self, answer: Awaitable[T]) -> T:
+        # One second more than the client's own timeout, which also tells the server to stop.
+        return await asyncio.wait_for(answer, self.timeout_s + 1)
 
     async def _with_client(
-        self, action: str, use: Callable[[Client], Awaitable[T]], *, is_repeatable: bool
+        self, action: str, use: Callable[[Client], Awaitable[T]], *, is_repeatable: Callable[[], bool]
     ) -> T:
         """Run ``use``; once more on a new connection if the old one is gone and nothing happens twice."""
         try:
             return await self._attempt(action, use)
         except _ConnectionLost as lost:
             await self._drop(lost.connection)
-            if not is_repeatable:
+            if not is_repeatable():
                 raise ToolError(
                     f"Cannot {action} of the MCP server {self.name!r}: the connection closed, and it is "
                     f"unknown whether the call took effect. {self._remedy()} The next call connects again."
@@ -193,16 +232,15 @@ class ToolServer:
 
         connection = await self._connect()
         try:
-            # One second more than the client's own timeout, which also tells the server to stop.
-            return await asyncio.wait_for(use(connection.ready.result()), self.timeout_s + 1)
+            return await use(connection.ready.result())
         except MCPError as error:
             if error.code == CONNECTION_CLOSED:
                 raise _ConnectionLost(connection) from error
             if error.code == REQUEST_TIMEOUT:
-                raise ToolError(self._too_slow(action)) from error
-            raise ToolError(self._refused(action, error.message, error.code)) from error
+                raise ToolError(too_slow(self.name, action, self.timeout_s)) from error
+            raise ToolError(refused(self.name, action, error.message, error.code)) from error
         except TimeoutError as error:
-            raise ToolError(self._too_slow(action)) from error
+            raise ToolError(too_slow(self.name, action, self.timeout_s)) from error
 
     async def _connect(self) -> Connection:
         connection = self._connection
@@ -221,7 +259,7 @@ class ToolServer:
         error = connection.ready.exception() if done else None
         cause = _leaf_text(error) if error else f"no answer within {self.timeout_s:g} s"
         raise ToolError(
-            f"Cannot connect to the MCP server {self.name!r} ({self._target_text()}): {cause}. "
+            f"Cannot connect to the MCP server {self.name!r} ({target_text(self.target)}): {cause}. "
             f"{self._remedy()}"
         ) from error
 
@@ -238,46 +276,20 @@ class ToolServer:
         if connection.loop is asyncio.get_running_loop():
             await connection.aclose()
 
-    def _unknown_tool(self, name: str) -> str:
-        known = sorted(self._tools)
-        near = difflib.get_close_matches(name, known, n=1)
-        hint = f"Did you mean {near[0]!r}?" if near else f"It has: {', '.join(known) or 'no tools'}."
-        return f"The MCP server {self.name!r} has no tool {name!r}. {hint}"
-
-    def _refused(self, action: str, message: str, code: int) -> str:
-        wish = next((wish for word, wish in _UNANSWERED.items() if word in message.lower()), None)
-        if wish is not None:
-            return (
-                f"Cannot {action} of the MCP server {self.name!r}: it asks {wish} while it runs, which is "
-                "not answered here. Give what it needs as arguments, or use another tool."
-            )
-        return (
-            f"Cannot {action} of the MCP server {self.name!r}: it answered {message!r} (code {code}). "
-            "Check the tool's name and arguments."
-        )
-
-    def _too_slow(self, action: str) -> str:
-        return (
-            f"Cannot {action} of the MCP server {self.name!r}: no answer within {self.timeout_s:g} s. "
-            "Give ToolServer a larger timeout_s when the tool needs it."
-        )
-
-    def _target_text(self) -> str:
-        command = getattr(self.target, "command", None)
-        if command is not None:
-            return f"command {command!r}"
-        if isinstance(self.target, HttpTarget):
-            return self.target.url
-        return self.target if isinstance(self.target, str) else "in memory"
-
     def _remedy(self) -> str:
-        if isinstance(self.target, str | HttpTarget):
-            return "Check that the server runs and that its address is right."
-        if not hasattr(self.target, "command"):
-            return "It runs in this process; see the log for its traceback."
-        tail = _tail(self.log_path)
-        ending = f" and ends with {tail!r}" if tail else ""
-        return f"Check the command; its error output is in {self.log_path}{ending}."
+        return remedy(self.target, self.log_path)
+
+
+class ApprovalRequired(Exception):
+    """A guarded call was not made.
+
+    Attributes:
+        tool: The tool as its server lists it now.
+    """
+
+    def __init__(self, tool: Tool) -> None:
+        super().__init__(f"the tool {tool.name!r} has to be allowed first")
+        self.tool = tool
 
 
 class _ConnectionLost(Exception):
@@ -289,8 +301,9 @@ class _ConnectionLost(Exception):
 
 
 def is_read_only(tool: Tool) -> bool:
-    """Return True when the server says that ``tool`` changes nothing."""
-    return tool.annotations is not None and tool.annotations.read_only_hint is True
+    """Return True when the server says that ``tool`` changes nothing, and does not contradict itself."""
+    hints = tool.annotations
+    return hints is not None and hints.read_only_hint is True and hints.destructive_hint is not True
 
 
 async def _on_agent_loop(coro: Coroutine[Any, Any, T]) -> T:
@@ -303,10 +316,12 @@ async def _on_agent_loop(coro: Coroutine[Any, Any, T]) -> T:
 async def _walk_tools(client: Client) -> list[Tool]:
     page = await client.list_tools(cache_mode="refresh")
     tools = list(page.tools)
-    while page.next_cursor:
+    for _ in range(_MAX_PAGES):
+        if not page.next_cursor:
+            return tools
         page = await client.list_tools(cursor=page.next_cursor, cache_mode="refresh")
         tools.extend(page.tools)
-    return tools
+    raise ToolError(f"A list of tools has more than {_MAX_PAGES} pages, so it is not read to its end.")
 
 
 def _progress_sink(on_progress: OnProgress) -> ProgressFnT:
@@ -320,13 +335,3 @@ def _leaf_text(error: BaseException) -> str:
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return f"{type(error).__name__}: {error}"
-
-
-def _tail(path: Path) -> str:
-    """Return the end of what the program said since its last start."""
-    try:
-        text = path.read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return ""
-    _, mark, last = text.rpartition(LOG_MARK)
-    return (last.partition("\n")[2] if mark else text)[-_LOG_TAIL_CHARACTERS:].strip()

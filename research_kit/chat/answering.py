@@ -31,12 +31,10 @@ class MessageRun:
 
     Args:
         turn: Takes the events.
-        is_first: Whether the user is to be told what is wrong with the tools.
     """
 
-    def __init__(self, turn: Turn, *, is_first: bool) -> None:
+    def __init__(self, turn: Turn) -> None:
         self._turn = turn
-        self._is_first = is_first
         self._started_s = time.perf_counter()
         self._overspent: Budget | None = None
         self._trace: MessageTrace | None = None
@@ -62,7 +60,7 @@ class MessageRun:
         )
         self._assembly = await get_assembly()
         self._trace.describe(self._turn, self._assembly)
-        for problem in self._assembly.problems if self._is_first else ():
+        for problem in self._assembly.problems:
             self._turn.emit(Notice(text=problem))
         current_turn.set(self._turn)
         answer = await self._call(self._assembly, history)

@@ -8,6 +8,7 @@ whatever a tool answers changes nothing here.
 from __future__ import annotations
 
 import threading
+from collections import defaultdict
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -42,8 +43,8 @@ class Approvals:
     def __init__(self, approve: Callable[[str, dict[str, Any]], bool] | None = None) -> None:
         self._approve = approve
         self._lock = threading.Lock()
-        # By session, server and tool: the fingerprint that was allowed.
-        self._allowed: dict[tuple[str | None, str, str], str] = {}
+        # By session, server and tool: the fingerprints that were allowed, for two servers may share a name.
+        self._allowed: defaultdict[tuple[str | None, str, str], set[str]] = defaultdict(set)
         self._questions: dict[str, _Question] = {}
         self.is_shown = False
 
@@ -51,12 +52,12 @@ class Approvals:
         """Wait until it is decided whether a tool may run; called in a thread of its own."""
         turn = current_turn.get()
         with self._lock:
-            allowed = self._allowed.get(_key(request))
-        if allowed == request.fingerprint:
+            allowed = frozenset(self._allowed[_key(request)])
+        if request.fingerprint in allowed:
             return True
         if turn is None or not self.is_shown:
             return self._approve is not None and self._approve(request.name, request.arguments)
-        return self._ask_on(turn, request, is_changed=allowed is not None)
+        return self._ask_on(turn, request, is_changed=bool(allowed))
 
     def decide(self, call_id: str, decision: str) -> None:
         """Answer an open question; one that is not open any more is left alone.
@@ -72,7 +73,7 @@ class Approvals:
                 return
             question.is_allowed = decision != "deny"
             if decision == "session":
-                self._allowed[_key(question.request)] = question.request.fingerprint
+                self._allowed[_key(question.request)].add(question.request.fingerprint)
         question.is_decided.set()
 
     def release(self, turn: Turn) -> None:
@@ -96,6 +97,8 @@ class Approvals:
                 server=request.server,
                 arguments=request.arguments,
                 is_changed=is_changed,
+                description=request.description,
+                is_destructive=request.is_destructive,
             )
         )
         if not turn.is_running:

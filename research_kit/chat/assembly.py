@@ -26,6 +26,7 @@ from research_kit.agent import (
     build_assistant,
     build_kernel_server,
     configured_servers,
+    find_trust_question,
     list_tool_states,
     resolve_lm,
 )
@@ -82,7 +83,7 @@ def assemble(
         LMNotFoundError: When no language model can be chosen.
         ConfigError: When the model's name cannot be used.
     """
-    choice = resolve_lm(lm)
+    choice = lm if isinstance(lm, LMChoice) else resolve_lm(lm)
     if choice.is_local:
         choice.lm.start()
     problems: list[str] = []
@@ -106,7 +107,9 @@ def _usable_servers(choice: LMChoice, servers: list[ToolServer]) -> tuple[list[T
     servers = [*servers, *configured]
     states = list_tool_states(servers)
     usable = [server for server, state in zip(servers, states, strict=True) if state.problem is None]
-    return usable, [state.problem for state in [*broken, *states] if state.problem]
+    question = find_trust_question(Path.cwd())
+    problems = [state.problem for state in [*broken, *states] if state.problem and state.is_trusted]
+    return usable, problems if question is None else [question.notice, *problems]
 
 
 def _own_tool(tool: Callable[..., Any] | dspy.Tool) -> dspy.Tool:

@@ -11,7 +11,7 @@ import argparse
 import re
 import shlex
 import threading
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Mapping, MutableMapping, Sequence
 from html import escape
 from typing import Any, NamedTuple, NoReturn
 from urllib.parse import quote
@@ -19,12 +19,13 @@ from urllib.parse import quote
 from research_kit import session
 from research_kit._words import duration_text
 from research_kit.chat.engine import Conversation
-from research_kit.chat.events import MessageFinished
+from research_kit.chat.events import MessageFinished, Notice
 from research_kit.chat.markdown import defuse_markdown, highlight_apart, render_markdown
 from research_kit.chat.pages import page_address
 from research_kit.chat.ui_format import usage_texts
 from research_kit.chat.ui_messages import kept_text
 from research_kit.errors import ConfigError
+from research_kit.plain_text import plain_block
 
 __all__ = ["CellAnswer", "ChatOptions", "ask_in_cell", "fill_in", "parse_options", "run_chat_magic"]
 
@@ -63,8 +64,11 @@ class CellAnswer:
         text: The answer as the model wrote it.
     """
 
-    def __init__(self, event: MessageFinished, trace_address: str | None) -> None:
+    def __init__(
+        self, event: MessageFinished, trace_address: str | None, notices: Sequence[str] = ()
+    ) -> None:
         self.text = kept_text(event.answer)
+        self._notices = [kept_text(notice) for notice in notices]
         self._facts = [*_figures(event)]
         is_web = trace_address is not None and trace_address.startswith(("http://", "https://"))
         self._trace_address = trace_address if is_web else None
@@ -75,7 +79,7 @@ class CellAnswer:
 
     def __repr__(self) -> str:
         """Show text and figures where there is no HTML."""
-        return f"{self.text}\n\n{' · '.join(self._facts)}"
+        return plain_block("\n".join([self.text, "", *self._notices, " · ".join(self._facts)]))
 
     def _repr_html_(self) -> str:
         facts = [escape(fact) for fact in self._facts]
@@ -83,16 +87,18 @@ class CellAnswer:
             address = escape(self._trace_address)
             facts.append(f'<a href="{address}" target="_blank" rel="noopener noreferrer">trace</a>')
         style = "margin-top: .6em; font-size: .85em; opacity: .75"
+        lines = "<br>".join([*map(escape, self._notices), " · ".join(facts)])
         return (
             f'<div style="overflow-wrap: anywhere">{highlight_apart(render_markdown(self.text))}'
-            f'<div style="{style}">{" · ".join(facts)}</div></div>'
+            f'<div style="{style}">{lines}</div></div>'
         )
 
     def _repr_markdown_(self) -> str:
         facts = list(self._facts)
         if self._trace_address is not None:
             facts.append(f"[trace]({quote(self._trace_address, safe=':/?#=&%')})")
-        return f"{defuse_markdown(self.text)}\n\n*{' · '.join(facts)}*"
+        notices = "".join(f"{defuse_markdown(notice)}\n\n" for notice in self._notices)
+        return f"{defuse_markdown(self.text)}\n\n{notices}*{' · '.join(facts)}*"
 
 
 class _Parser(argparse.ArgumentParser):
@@ -171,9 +177,11 @@ def ask_in_cell(text: str, options: ChatOptions, namespace: Mapping[str, Any]) -
     """
     conversation = _conversation(options)
     question = text if options.is_raw else fill_in(text, namespace)
-    event = conversation.send(question).result()
+    turn = conversation.send(question)
+    event = turn.result()
+    notices = [told.text for told in turn if isinstance(told, Notice)]
     address = page_address(trace_id=event.trace_id) if event.trace_id else None
-    return CellAnswer(event, address)
+    return CellAnswer(event, address, notices)
 
 
 def _conversation(options: ChatOptions) -> Conversation:

@@ -11,6 +11,7 @@ import asyncio
 import statistics
 import threading
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from research_kit import session
@@ -19,6 +20,7 @@ from research_kit.chat.events import MessageFinished, Usage, add_usage
 from research_kit.chat.history import Exchange, Totals, messages_within
 from research_kit.chat.pages import opening_link, page_address
 from research_kit.chat.spending import Budget, spending
+from research_kit.chat.tool_trust import ToolTrust
 from research_kit.chat.turn import ClosingEvent, Turn
 from research_kit.errors import ConfigError, ResearchKitError
 
@@ -59,17 +61,20 @@ class Conversation:
         max_history_tokens: int = 16_000,
     ) -> None:
         self.approvals = Approvals(approve)
+        # An assistant that is given brings its own tools.
+        self.trust = ToolTrust() if assistant is None else ToolTrust(None)
         self._parts = {"lm": lm, "tools": tools, "assistant": assistant, "get_namespace": get_namespace}
         self._max_history_tokens = max_history_tokens
         self._lock = threading.Lock()
         self._assembly: Assembly | None = None
+        self._assembled_state = ""
+        self._told: Assembly | None = None
         self._assembling = asyncio.Lock()
         self._answering = asyncio.Lock()
         self._turns: list[Turn] = []
         self._exchanges: list[Exchange] = []
         self._latencies_s: list[float] = []
         self._message_count = 0
-        self._has_answered = False
         self._usage = Usage()
 
     @property
@@ -239,7 +244,11 @@ class Conversation:
         return page_address(trace_id=trace_id)
 
     def opening_link(self, trace_id: str | None = None) -> str | None:
-        """Return the link that opens that page now; it may hold a proof and is never to be kept."""
+        """Return the link that opens that page now, for once; it is never to be kept.
+
+        Raises:
+            ResearchKitError: When the embedded store cannot be started.
+        """
         return opening_link(trace_id=trace_id)
 
     def _forget(self) -> None:
@@ -285,8 +294,7 @@ class Conversation:
     async def _answer(self, turn: Turn) -> None:
         from research_kit.chat.answering import MessageRun
 
-        run = MessageRun(turn, is_first=not self._has_answered)
-        self._has_answered = True
+        run = MessageRun(turn)
         waited: Any = await _settled(turn, self._answering.acquire())
         if waited is not True:  # stopped while it waited
             self._end(turn, run.close(waited))
@@ -294,7 +302,7 @@ class Conversation:
         try:
             with self._lock:
                 history = messages_within(self._exchanges, self._max_history_tokens)
-            closing = run.close(await _settled(turn, run.work(self._ready_assembly, history)))
+            closing = run.close(await _settled(turn, run.work(self._assembly_for_message, history)))
             # Before the next message comes up, which is to know this one.
             self._end(turn, closing)
         finally:
@@ -322,17 +330,29 @@ class Conversation:
                     Exchange(message_number=turn.message_number, question=turn.text, answer=closing.answer)
                 )
 
+    async def _assembly_for_message(self) -> Assembly:
+        """Return the assembly, with what is wrong with it when nobody has been told yet."""
+        assembly = await self._ready_assembly()
+        if assembly is self._told:
+            return replace(assembly, problems=())
+        self._told = assembly
+        return assembly
+
     async def _ready_assembly(self) -> Assembly:
         async with self._assembling:
-            if self._assembly is None:
+            state = await asyncio.to_thread(self.trust.read_state)
+            if self._assembly is None or state != self._assembled_state:
                 from research_kit.chat.assembly import assemble, main_namespace
                 from research_kit.chat.progress import report_progress
 
                 parts = {**self._parts, "get_namespace": self._parts["get_namespace"] or main_namespace}
+                if self._assembly is not None:
+                    parts["lm"] = self._assembly.lm
                 # It may take seconds, and the loop serves the tools meanwhile.
                 self._assembly = await asyncio.to_thread(
                     assemble, **parts, approve=self.approvals.ask, on_progress=report_progress
                 )
+                self._assembled_state = state
             return self._assembly
 
 

@@ -91,6 +91,8 @@ class ApprovalNeeded:
         server: Name of its server.
         arguments: What it would be called with.
         is_changed: Whether it was allowed for the session, and has another description now.
+        description: What its server says that it does.
+        is_destructive: Whether its server says that it may destroy something.
     """
 
     call_id: str
@@ -98,6 +100,8 @@ class ApprovalNeeded:
     server: str = ""
     arguments: dict[str, Any] = field(default_factory=dict)
     is_changed: bool = False
+    description: str = ""
+    is_destructive: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

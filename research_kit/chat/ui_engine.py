@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from research_kit.chat.history import Totals
     from research_kit.chat.past import PastMessage, SessionSummary
     from research_kit.chat.spending import Budget
+    from research_kit.chat.tool_trust import ToolTrust
 
 __all__ = ["Engine", "Turn"]
 
@@ -62,6 +63,10 @@ class Engine(Protocol):
     @property
     def approvals(self) -> Approvals:
         """Where questions about tools wait for the user."""
+
+    @property
+    def trust(self) -> ToolTrust:
+        """The question whether the tool servers of the folder may be used."""
 
     @property
     def lm_name(self) -> str | None:

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, NamedTuple
 
-from research_kit._words import duration_text
+from research_kit._words import duration_text, visible_text
 from research_kit.chat.events import (
     ApprovalNeeded,
     Delta,
@@ -31,6 +31,7 @@ from research_kit.chat.markdown import clean_text, is_picture, render_markdown
 from research_kit.chat.past import PastMessage, PastTool
 from research_kit.chat.ui_format import usage_texts
 from research_kit.masking import masked_text
+from research_kit.plain_text import plain_characters
 
 __all__ = [
     "Batch",
@@ -47,6 +48,7 @@ __all__ = [
 
 _MAX_TOOL_CHARACTERS = 20_000
 _MAX_PROGRESS_CHARACTERS = 120
+_MAX_DESCRIPTION_CHARACTERS = 300
 # What a word that is still being written may consist of, when it may turn out to be a secret.
 # Letters of alphabets that divide words by blanks; in others a line would wait.
 _WORD = "".join(map(chr, (*range(0x21, 0x7F), *range(0xA1, 0x250), *range(0x370, 0x530))))
@@ -67,6 +69,7 @@ class ToolCall:
         latency_s: Duration in seconds; None while it runs.
         is_asking: Whether it waits until the user allows it.
         is_changed: Whether it asks because its description is another than when it was allowed.
+        origin: What its server says that it does, while it asks.
         progress: How far it is, as it says itself; empty when it does not say.
         images: The pictures of its answer, as data addresses.
     """
@@ -79,6 +82,7 @@ class ToolCall:
     latency_s: float | None = None
     is_asking: bool = False
     is_changed: bool = False
+    origin: str = ""
     progress: str = ""
     images: tuple[str, ...] = ()
 
@@ -164,7 +168,7 @@ def fold_event(answer: ChatMessage, event: Event) -> ChatMessage:
             return replace(answer, tools=tuple(_asking_call(tool, event) for tool in answer.tools))
         case Notice():
             told = [answer.notice] if answer.notice else []
-            return replace(answer, notice="\n".join([*told, kept_text(event.text)]))
+            return replace(answer, notice="\n".join([*told, _shown(event.text)]))
         case ToolReported():
             return replace(answer, tools=tuple(_reporting_call(tool, event) for tool in answer.tools))
         case ToolFinished():
@@ -173,7 +177,7 @@ def fold_event(answer: ChatMessage, event: Event) -> ChatMessage:
             state: State = "finished" if isinstance(event, MessageFinished) else "cancelled"
             return replace(_ended(answer, event), text=kept_text(event.answer), state=state)
         case MessageFailed():
-            text, error = kept_text(answer.arrived), kept_text(event.error)
+            text, error = kept_text(answer.arrived), _shown(event.error)
             return replace(_ended(answer, event), text=text, state="failed", error=error)
 
 
@@ -252,14 +256,29 @@ def _past_call(past: PastTool) -> ToolCall:
 def _started_call(event: ToolStarted) -> ToolCall:
     arguments = json.dumps(event.arguments, indent=2, ensure_ascii=False, default=repr)
     return ToolCall(
-        call_id=event.call_id, name=clean_text(event.name), arguments=_shortened(kept_text(arguments))
+        call_id=event.call_id,
+        name=visible_text(event.name, limit=_MAX_PROGRESS_CHARACTERS),
+        arguments=_shortened(_shown(arguments)),
     )
+
+
+def _shown(text: str) -> str:
+    """Return what others wrote as it is shown: the user allows a call by what can be read."""
+    return plain_characters(kept_text(text))
 
 
 def _asking_call(tool: ToolCall, event: ApprovalNeeded) -> ToolCall:
     if tool.call_id != event.call_id:
         return tool
-    return replace(tool, is_asking=True, is_changed=event.is_changed)
+    return replace(tool, is_asking=True, is_changed=event.is_changed, origin=_origin_text(event))
+
+
+def _origin_text(event: ApprovalNeeded) -> str:
+    """Return who says what about a tool: the words of a stranger, so that nobody takes them for ours."""
+    server = f"The server {visible_text(event.server, limit=_MAX_PROGRESS_CHARACTERS)}"
+    said = visible_text(kept_text(event.description).strip(), limit=_MAX_DESCRIPTION_CHARACTERS)
+    text = f"{server} says of it: “{said}”" if said else f"{server} does not describe it"
+    return f"{text}, and that it may destroy something." if event.is_destructive else text
 
 
 def _reporting_call(tool: ToolCall, event: ToolReported) -> ToolCall:
@@ -275,7 +294,7 @@ def _progress_text(event: ToolReported) -> str:
         part = f"{share:.0%}"
     else:
         part = f"{event.done:g}"
-    return " · ".join(filter(None, [part, kept_text(event.message)[:_MAX_PROGRESS_CHARACTERS]]))
+    return " · ".join(filter(None, [part, _shown(event.message)[:_MAX_PROGRESS_CHARACTERS]]))
 
 
 def _finished_call(tool: ToolCall, event: ToolFinished) -> ToolCall:
@@ -283,7 +302,7 @@ def _finished_call(tool: ToolCall, event: ToolFinished) -> ToolCall:
         return tool
     return replace(
         tool,
-        result=_shortened(kept_text(event.result)),
+        result=_shortened(_shown(event.result)),
         is_error=event.is_error,
         latency_s=event.latency_s,
         is_asking=False,

@@ -29,6 +29,7 @@ def read_status(engine: Engine, *, is_busy: bool) -> dict[str, Any]:
         "cost_usd": usage.cost_usd,
         "latency_p50_s": totals.latency_p50_s,
         "budget": _budget(engine.budget),
+        "trust": engine.trust.to_wire(),
         "texts": {**usage_texts(usage), "latency_p50": duration_text(totals.latency_p50_s)},
     }
 

@@ -15,16 +15,25 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
 from packaging.requirements import Requirement
 from packaging.version import Version
 
 from research_kit._optional import DISTRIBUTION
+from research_kit.cli.printing import say
 from research_kit.config import load_settings
 from research_kit.errors import ResearchKitError
 from research_kit.masking import masked_text
+from research_kit.plain_text import plain_text
+from research_kit.session.environment_file import read_environment_file
+from research_kit.trust import TRUST_VARIABLE, unusable_trust_places
+
+if TYPE_CHECKING:
+    from mcp import StdioServerParameters
+
+    from research_kit.agent.mcp_config import ConfiguredServer
 
 __all__ = ["Finding", "add_doctor_command", "examine"]
 
@@ -56,7 +65,7 @@ class Finding:
     def __str__(self) -> str:
         """Say it in one or two lines."""
         remedy = f"\n{'':19}-> {self.remedy}" if self.remedy else ""
-        return f"{self.level:8} {self.topic:9} {self.text}{remedy}"
+        return f"{self.level:8} {self.topic:9} {plain_text(self.text)}{remedy}"
 
 
 def add_doctor_command(commands: Any) -> None:
@@ -83,9 +92,9 @@ def examine() -> Iterator[Finding]:
 def _run(_: argparse.Namespace) -> int:
     count = 0
     for finding in examine():
-        print(finding, flush=True)
+        say(str(finding))
         count += finding.level == "problem"
-    print("\nno problems" if not count else f"\n{count} problem{'s' if count > 1 else ''}")
+    say("\nno problems" if not count else f"\n{count} problem{'s' if count > 1 else ''}")
     return 1 if count else 0
 
 
@@ -115,6 +124,22 @@ def _misfit(text: str) -> str | None:
     return f"{requirement.name} {found} is installed, but {requirement.specifier} is needed"
 
 
+def _examine_settings() -> Iterator[Finding]:
+    file, sources = read_environment_file(), load_settings().sources
+    for problem in file.problems:
+        yield Finding(level="note", topic="settings", text=problem)
+    if file.is_trusted:
+        yield Finding(level="ok", topic="settings", text=f"{file.path} is trusted: it may set everything")
+    by_place: dict[str, list[str]] = {}
+    for name, place in sources.used.items():
+        by_place.setdefault("your environment" if place is None else place, []).append(name)
+    for place, names in by_place.items():
+        yield Finding(level="ok", topic="settings", text=f"{', '.join(names)} from {place}")
+    for name, place in sources.withheld.items():
+        text = f"{name} of {place} is not used, because keys and address are not all from there"
+        yield Finding(level="note", topic="settings", text=text)
+
+
 def _examine_traces() -> Iterator[Finding]:
     settings = load_settings()
     if settings.data_dir_notice:
@@ -122,7 +147,7 @@ def _examine_traces() -> Iterator[Finding]:
     if not settings.is_tracing_enabled:
         text = "off: LANGFUSE_TRACING_ENABLED is false"
         yield Finding(level="note", topic="traces", text=text, remedy="Unset it to trace again.")
-    elif settings.public_key:
+    elif settings.public_key or settings.mixture:
         yield from _examine_langfuse()
     else:
         yield _examine_store(settings.data_dir)
@@ -162,11 +187,14 @@ def _examine_langfuse() -> Iterator[Finding]:
 def _langfuse_version(base_url: str) -> Version | None:
     import httpx
 
-    from research_kit.wire import open_client
+    from research_kit.wire import BoundedClient, Bounds, open_client, parse_object
 
     try:
         with open_client(base_url, timeout_s=5.0) as client:
-            return Version(str(client.get(f"{base_url}/api/public/health").json()["version"]))
+            answer = BoundedClient(client).request(
+                "GET", f"{base_url}/api/public/health", bounds=Bounds(total_s=10.0)
+            )
+        return Version(str(parse_object(answer.content)["version"]))
     except (httpx.HTTPError, ValueError, LookupError, TypeError):
         return None
 
@@ -179,31 +207,52 @@ def _examine_lm() -> Iterator[Finding]:
 
 
 def _examine_tools() -> Iterator[Finding]:
-    from research_kit.agent.mcp_config import find_mcp_config, read_mcp_config
+    from research_kit.agent.mcp_config import read_mcp_config
+    from research_kit.agent.mcp_file import find_mcp_config
+    from research_kit.agent.server_plans import trust_command
+    from research_kit.agent.trusting import find_trust_question
 
+    for part in unusable_trust_places():
+        text = f"{TRUST_VARIABLE} names {plain_text(part)!r}, which counts for nothing: it is no whole path"
+        yield Finding(level="problem", topic="tools", text=text, remedy="Begin it with / or ~.")
     path = find_mcp_config(Path.cwd())
     if path is None:
         yield Finding(level="ok", topic="tools", text="the built-in ones; no mcp.json from here upward")
         return
+    question = find_trust_question(Path.cwd())
+    if question is not None:
+        text = f"{plain_text(str(path))} is not trusted, so nothing of it is started"
+        for plan in question.plans:
+            yield Finding(level="note", topic="tools", text=f"{plan.name}, not used: it {plan.deed}")
+        yield Finding(level="note", topic="tools", text=text, remedy=trust_command(path))
+        return
+    for server in read_mcp_config(path):
+        yield _examine_server(server, path)
+
+
+def _examine_server(server: ConfiguredServer, path: Path) -> Finding:
     from mcp import StdioServerParameters
 
-    for server in read_mcp_config(path):
-        target = server.target
-        if target is None:
-            yield Finding(level="problem", topic="tools", text=server.problem or server.name)
-        elif isinstance(target, StdioServerParameters):
-            yield _examine_program(server.name, target, path)
-        else:
-            yield Finding(level="ok", topic="tools", text=f"{server.name} at {target.url}")
+    name, target = plain_text(server.name), server.target
+    if target is None:
+        return Finding(level="problem", topic="tools", text=_printable(server.problem or name))
+    if isinstance(target, StdioServerParameters):
+        return _examine_program(name, target, path)
+    return Finding(level="ok", topic="tools", text=f"{name} at {_printable(target.url)}")
 
 
-def _examine_program(name: str, target: Any, path: Path) -> Finding:
+def _examine_program(name: str, target: StdioServerParameters, path: Path) -> Finding:
     found = shutil.which(target.command, path=(target.env or {}).get("PATH"))
     if found is None and not (Path(target.cwd or path.parent) / target.command).is_file():
         text = f"{name} of {path} needs the program {target.command!r}, which is not there"
         remedy = "Install it, or give its whole path as 'command'."
         return Finding(level="problem", topic="tools", text=text, remedy=remedy)
-    return Finding(level="ok", topic="tools", text=f"{name} runs {' '.join([target.command, *target.args])}")
+    command = _printable(" ".join([target.command, *target.args]))
+    return Finding(level="ok", topic="tools", text=f"{name} runs {command}")
+
+
+def _printable(text: str) -> str:
+    return plain_text(masked_text(text))
 
 
 def _examine_jupyter() -> Iterator[Finding]:
@@ -254,6 +303,7 @@ def _proxy(name: str) -> str:
 
 
 _TOPICS: dict[str, Callable[[], Iterator[Finding]]] = {
+    "settings": _examine_settings,
     "traces": _examine_traces,
     "model": _examine_lm,
     "tools": _examine_tools,

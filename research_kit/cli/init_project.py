@@ -12,7 +12,10 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from research_kit.cli.printing import say
 from research_kit.errors import ConfigError
+from research_kit.plain_text import plain_text
+from research_kit.trust import trust_file
 
 __all__ = ["add_init_command", "init_project"]
 
@@ -43,12 +46,18 @@ def init_project(folder: Path) -> list[tuple[Path, str]]:
         ) from error
 
 
+def _write_trusted(path: Path, content: str) -> str:
+    """Write a file of ours, which the user then need not be asked about."""
+    done = _write(path, content)
+    if done == "written":
+        trust_file(path, path.read_bytes())
+    return done
+
+
 def _run(options: argparse.Namespace) -> int:
     for path, done in init_project(options.folder):
-        print(f"{done:9} {path}")
-    print(
-        "\nNext: open notebooks/first_session.ipynb in JupyterLab. research-kit doctor says what is set up."
-    )
+        say(f"{done:9} {plain_text(str(path))}")
+    say("\nNext: open notebooks/first_session.ipynb in JupyterLab. research-kit doctor says what is set up.")
     return 0
 
 
@@ -86,7 +95,7 @@ def _add_lines(path: Path, content: str) -> str:
 _FILES: dict[str, tuple[str, Callable[[Path, str], str]]] = {
     ".env.example": ("env.example", _write),
     ".gitignore": ("gitignore", _add_lines),
-    "mcp.json": ("mcp.json", _write),
+    "mcp.json": ("mcp.json", _write_trusted),
     "notebooks/first_session.ipynb": ("first_session.ipynb", _write),
     "pyproject.toml": ("regression.toml", _add_table),
 }

@@ -18,6 +18,7 @@ from typing import Any, Literal, NoReturn, cast, get_args
 
 from research_kit.errors import ConfigError
 from research_kit.regression.expectations import Expectations, read_expectations
+from research_kit.session.environment_file import PROJECT_NAMES, is_own_name
 
 __all__ = ["NotebookOptions", "ReplayMode", "parameter_sets", "read_metadata", "read_options"]
 
@@ -161,6 +162,10 @@ def _from_file(reading: _Reading, path: Path) -> Sets:
     return list(_named(reading, "parameters_file", document))
 
 
+def _is_name(value: object) -> bool:
+    return isinstance(value, str) and value.isidentifier()
+
+
 @dataclass(frozen=True, slots=True)
 class _Reading:
     """The values of one table, with errors that name it."""
@@ -194,7 +199,9 @@ class _Reading:
 
     def names(self, key: str) -> tuple[str, ...]:
         value = self.values.get(key, [])
-        if not isinstance(value, list) or not all(isinstance(one, str) and one for one in value):
+        if not isinstance(value, list) or not all(
+            isinstance(one, str) and one.isidentifier() for one in value
+        ):
             self.refuse(key, f"is {value!r}, which is not a list of names")
         return tuple(value)
 
@@ -203,6 +210,8 @@ class _Reading:
         for name, text in value.items():
             if not isinstance(text, str):
                 self.refuse("environment", f"has {name} = {text!r}, which is not a text. Put it in quotes")
+            if is_own_name(name.lstrip("_")) and name not in PROJECT_NAMES:
+                self.refuse("environment", f"has {name}, which only you can set, in your own environment")
         return value
 
     def record(self) -> ReplayMode | None:

@@ -93,13 +93,21 @@ class Player:
             unused = [call for key, calls in self._answers.items() for call in calls[self._taken[key] :]]
         return "\n".join(f"- {_in_short(call)}" for call in unused[:_MOST_SHOWN])
 
-    def find(self, kind: str, request: Mapping[str, Any], *, is_cached: bool = False) -> Found | None:
+    def find(
+        self,
+        kind: str,
+        request: Mapping[str, Any],
+        *,
+        is_cached: bool = False,
+        repeats_last: bool = False,
+    ) -> Found | None:
         """Return the answer to a call; None when it has to be asked for and recorded.
 
         Args:
             kind: ``lm`` or ``mcp``.
             request: What is asked, as JSON values.
             is_cached: Whether the caller's own cache would answer the second identical call.
+            repeats_last: Whether the last answer is given again when all were given.
 
         Raises:
             CassetteMissError: When nothing may be recorded and the answer is not there.
@@ -114,10 +122,18 @@ class Player:
                 self._taken[key] += 1
                 self.replayed_count += 1
                 return Found(answer=answers[taken].answer)
+            if repeats_last and answers:
+                return Found(answer=answers[-1].answer)
             if self.record != "none":
                 return None
             self.misses.append(self._describe_miss(kind, masked, len(answers)))
             raise CassetteMissError(self.misses[-1])
+
+    def was_last(self, kind: str, request: Mapping[str, Any], result: Mapping[str, Any]) -> bool:
+        """Say whether the last answer to this request was the same, so that it need not be kept again."""
+        with self._lock:
+            answers = self._answers.get(call_key(kind, self._masked(request)), [])
+            return bool(answers) and answers[-1].answer.get("result") == self._masked(result)
 
     def keep(self, kind: str, request: Mapping[str, Any], answer: Mapping[str, Any]) -> None:
         """Record an answer; it is on disk when this returns, because it may have cost money."""

@@ -36,6 +36,7 @@ _METHODS = {
     "list_prompts": ("prompts/list", "ListPromptsResult"),
     "get_prompt": ("prompts/get", "GetPromptResult"),
 }
+_LIST = "tools/list"
 _PARAMETERS = ("name", "uri", "arguments", "cursor")
 
 
@@ -112,9 +113,11 @@ def _answerer(method: str) -> Callable[..., Any]:
         if player is None:
             return await wrapped(*args, **kwargs)
         request = _request(method, client, args, kwargs)
-        found = player.find("mcp", request)
-        if found is None:
-            return await _record(player, request, wrapped(*args, **kwargs))
+        # A list is asked for before each call, and recorded once as long as it says the same. While calls
+        # reach the servers, what they may do is theirs to say, and not a file's of the project.
+        found = player.find("mcp", request, repeats_last=method == _LIST and player.record == "none")
+        if found is None or (method == _LIST and player.record != "none"):
+            return await _record(player, method, request, wrapped(*args, **kwargs))
         with _observed(method, request):
             await asyncio.sleep(found.answer.get("latency_s", 0) if player.replays_latency else 0)
             return _result(method, found.answer)
@@ -122,7 +125,7 @@ def _answerer(method: str) -> Callable[..., Any]:
     return answer
 
 
-async def _record(player: Player, request: Mapping[str, Any], call: Awaitable[Any]) -> Any:
+async def _record(player: Player, method: str, request: Mapping[str, Any], call: Awaitable[Any]) -> Any:
     from mcp import MCPError
 
     started = time.monotonic()
@@ -134,7 +137,8 @@ async def _record(player: Player, request: Mapping[str, Any], call: Awaitable[An
         raise
     content = result.model_dump(mode="json", by_alias=True, exclude_none=True, exclude={"meta"})
     latency_s = round(time.monotonic() - started, 3)
-    player.keep("mcp", request, {"result": content, "latency_s": latency_s})
+    if method != _LIST or not player.was_last("mcp", request, content):
+        player.keep("mcp", request, {"result": content, "latency_s": latency_s})
     return result
 
 

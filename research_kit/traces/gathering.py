@@ -15,10 +15,10 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from research_kit._notices import warn_user
 from research_kit.errors import BackendError
 from research_kit.traces.defaults import bound_session, is_bound, open_reader
 from research_kit.traces.frames import build_frame
-from research_kit.traces.notices import warn_user
 from research_kit.traces.observation_read import Reading, check_session, read_observations
 from research_kit.traces.options import Options
 from research_kit.traces.placing import with_values_of

@@ -11,10 +11,10 @@ from difflib import get_close_matches
 
 import pyarrow as pa
 
+from research_kit._notices import warn_user
 from research_kit.errors import BackendError, ConfigError
 from research_kit.traces.cache import TraceCache
 from research_kit.traces.defaults import is_bound
-from research_kit.traces.notices import warn_user
 from research_kit.traces.options import Options
 from research_kit.traces.placing import place
 from research_kit.traces.progress import Progress

@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from research_kit._notices import warn_user
 from research_kit.errors import ConfigError
-from research_kit.traces.notices import warn_user
 
 __all__ = ["ALL_FIELD_GROUPS", "ObservationQuery", "check_limit", "to_utc"]
 

@@ -21,16 +21,19 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from research_kit.agent.catalog import configured_servers, list_tool_states
 from research_kit.agent.connection import HttpTarget
-from research_kit.agent.mcp_config import ConfiguredServer, find_mcp_config, read_mcp_config
+from research_kit.agent.mcp_config import ConfiguredServer, read_mcp_config
+from research_kit.agent.mcp_file import find_mcp_config
 from research_kit.agent.papers import is_papers
 from research_kit.agent.tools import ToolServer
 from research_kit.errors import ConfigError, ToolError
+from research_kit.trust import trust_file
 
 SCRIPT = str(Path(__file__).with_name("stdio_server.py"))
 
 
 def read(path: Path, servers: Any, **environ: str) -> dict[str, ConfiguredServer]:
     path.write_text(json.dumps({"mcpServers": servers}))
+    trust_file(path, path.read_bytes())
     return {server.name: server for server in read_mcp_config(path, environ=environ)}
 
 

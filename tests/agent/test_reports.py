@@ -20,6 +20,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "project" / "notebooks"
     folder.mkdir(parents=True)
     monkeypatch.chdir(folder)
+    monkeypatch.setenv("RESEARCH_KIT_TRUST", str(folder.parent))
     return folder.parent
 
 
@@ -77,6 +78,7 @@ def test_broken_file_is_a_state(project: Path) -> None:
 
 def test_file_of_another_user_starts_nothing(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file that somebody else put into a folder above is named, and not used."""
+    monkeypatch.delenv("RESEARCH_KIT_TRUST")
     write_config(project, practice={"command": sys.executable, "args": [SCRIPT]})
     if os.getuid() == 0:
         os.chown(project / "mcp.json", 4711, -1)

@@ -68,6 +68,58 @@ async def test_view_asks_for_an_approval(view: PanelPage) -> None:
     await expect(group).to_be_hidden()
 
 
+async def test_view_asks_whether_tool_servers_are_trusted(view: PanelPage) -> None:
+    """The card shows in words what would be started; a click names the content that was shown."""
+    question = PROTOCOL["questions"]["trust"]
+    hostile = {
+        "name": "<img src=x onerror=window.hostile=1>",
+        "deed": "starts <b>x</b>",
+        "details": ["<i>y</i>"],
+    }
+    shown = {**question, "servers": [*question["servers"], hostile]}
+    await view.open(transcript=[QUESTION, ANSWER], trust=shown)
+    card = view.page.get_by_role("group", name="Trust these tool servers?")
+    for text in (
+        question["path"],
+        "units starts uvx some-unit-server",
+        "UNITS_KEY",
+        hostile["name"],
+        "<b>x</b>",
+    ):
+        await expect(card).to_contain_text(text)
+    assert await view.page.evaluate("window.hostile") is None
+    for name in ("Not now", "Trust"):
+        await card.get_by_role("button", name=name, exact=True).click()
+    sent = await view.sent("trust")
+    assert [message["decision"] for message in sent] == ["later", "trust"]
+    assert sent[-1] == PROTOCOL["to_kernel"]["trust"]
+    await view.set_trait("status", {**STATUS, "trust": None})
+    await expect(card).to_be_hidden()
+    long = {
+        **question,
+        "question_id": "other",
+        "servers": [],
+        "is_whole": False,
+        "notes": ["research-kit trust x"],
+    }
+    await view.set_trait("status", {**STATUS, "trust": long})
+    await expect(card).to_contain_text("research-kit trust x")
+    await expect(card.get_by_role("button", name="Trust", exact=True)).to_be_hidden()
+    await expect(card.get_by_role("button", name="Not now")).to_be_visible()
+
+
+async def test_view_says_whose_words_describe_a_tool(view: PanelPage) -> None:
+    """A question about a tool quotes its server, as text."""
+    tool = {
+        **ANSWER["tools"][0],
+        "result": None,
+        "is_asking": True,
+        "origin": "The server s says: “<b>safe</b>”",
+    }
+    await view.open(transcript=[QUESTION, {**RUNNING, "tools": [tool]}], is_busy=True)
+    await expect(view.page.get_by_role("group", name="Approval")).to_contain_text("says: “<b>safe</b>”")
+
+
 async def test_view_shows_progress_pictures_and_changes(view: PanelPage) -> None:
     """A running tool says how far it is, a picture is shown without a click, a changed tool says so."""
     tool = {**ANSWER["tools"][0], "result": None, "progress": "40% · reading"}

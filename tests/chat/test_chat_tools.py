@@ -37,6 +37,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     folder = tmp_path / "notebooks"
     folder.mkdir()
     monkeypatch.chdir(folder)
+    monkeypatch.setenv("RESEARCH_KIT_TRUST", str(tmp_path))
     monkeypatch.setenv("LANGFUSE_TRACING_ENABLED", "false")
     yield folder
     for server in configured_servers(folder)[0]:

@@ -13,6 +13,7 @@ from typing import Any
 import nbformat
 import pytest
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from research_kit.traces.notices import warn_user
 
 import research_kit as rk
 from research_kit.cli.doctor import Finding
@@ -21,7 +22,6 @@ from research_kit.masking import MASK, MaskedFormatter, build_masker, masked_tex
 from research_kit.regression import run_notebook
 from research_kit.session import SessionStatus, kernel_session
 from research_kit.session.encoding import encode_span
-from research_kit.traces.notices import warn_user
 
 KEY = "sk-" + "proj-" + "a1B2c3D4" * 6
 ADDRESS = "https://ann:hunter2@langfuse.example.org"

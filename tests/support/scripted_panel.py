@@ -29,6 +29,7 @@ from research_kit.chat.history import Totals
 from research_kit.chat.panel import ChatPanel
 from research_kit.chat.past import PastMessage, SessionSummary
 from research_kit.chat.spending import Budget
+from research_kit.chat.tool_trust import ToolTrust
 from research_kit.errors import ConfigError, ResearchKitError
 
 DEADLINE_S = 20.0
@@ -92,6 +93,7 @@ class ScriptedEngine:
         self.sent: list[str] = []
         self.calls: list[tuple[Any, ...]] = []
         self.approvals = Approvals()
+        self.trust = ToolTrust()
         self.budget = Budget(session_id="jupyter-1", used=Usage())
         self.past: list[PastMessage] = []
         self.listeners: list[Callable[[], None]] = []

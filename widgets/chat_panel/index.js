@@ -38,10 +38,15 @@ const ENDS = { finished: "Answered", failed: "The answer failed", cancelled: "St
 
 const EXPORTS = { markdown: "Markdown", html: "Web page", jsonl: "JSON lines" };
 
-// Only the store on this computer wants a proof in the link, which is fetched when the link is clicked.
-const STORE_ADDRESS = /^http:\/\/(127\.0\.0\.1|localhost|\[::1\])[:/]/;
+// Pages of the embedded store, also behind jupyter-server-proxy. They open with a link for once, which the kernel
+// makes at the click.
+const STORE_ADDRESS =
+  /^http:\/\/(127\.0\.0\.1|localhost|\[::1\]|rk-[0-9a-f]{16}\.localhost)[:/]|\/proxy\/\d+\/project\//;
 
 // Pixels only, as Python has checked: nothing is loaded.
+// Controls, and what turns the direction of text; in normal use no letter has more than 12 marks.
+const HIDDEN = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u202a-\u202e\u2066-\u2069]/g;
+const MARKS = /(\p{M}{12})\p{M}+/gu;
 const PICTURE = /^data:image\/(png|jpeg|gif|webp);base64,[A-Za-z0-9+/=]+$/;
 
 // What may follow the fence of code for a cell; many models name no language.
@@ -168,6 +173,13 @@ class Notebook {
   }
 }
 
+/** What is shown of a text before Python has rendered it: no control characters, none that turn the others. */
+function plainText(text) {
+  const escaped = (character) => `\\u${character.charCodeAt(0).toString(16).padStart(4, "0")}`;
+  // Browsers take seconds to draw thousands of marks on one letter.
+  return text.replace(HIDDEN, escaped).replace(MARKS, "$1…");
+}
+
 /** The characters of `text` from `start` to `end`, counted as Python counts them. */
 function sliceText(text, start, end) {
   if (!/[\ud800-\udfff]/.test(text)) return text.slice(start, end);
@@ -232,9 +244,11 @@ class ToolView {
       return node;
     };
     this.asked = element("span", "");
+    this.origin = element("span", "rk-origin");
     this.question = element(
       "div",
       "rk-approval",
+      this.origin,
       this.asked,
       decide("Allow once", "once", "rk-primary"),
       decide("Allow for session", "session", ""),
@@ -271,6 +285,8 @@ class ToolView {
     this.asked.textContent = tool.is_changed
       ? "This tool has changed since you allowed it. Run it as it is now?"
       : "This tool may change something. Run it?";
+    this.origin.textContent = tool.origin ?? "";
+    this.origin.hidden = !tool.origin;
     this.showPictures(tool);
     for (const text of [this.arguments, this.result]) text.tabIndex = 0;
   }
@@ -367,7 +383,7 @@ class MessageView {
     const ids = new Set(message.tools.map((tool) => tool.call_id));
     for (const [id, view] of this.tools) if (!ids.has(id)) view.root.remove();
     for (const tool of message.tools) this.updateTool(tool);
-    if (message.role === "user") this.tail.textContent = message.text;
+    if (message.role === "user") this.tail.textContent = plainText(message.text);
     else this.showAnswer(message.html);
     this.body.hidden = message.state !== "running" && !message.text;
     this.error.textContent = message.error ?? "";
@@ -409,7 +425,7 @@ class MessageView {
 
   showTail() {
     const rest = this.isOpen ? sliceText(this.text, this.htmlLength) : "";
-    this.tail.textContent = rest;
+    this.tail.textContent = plainText(rest);
     if (this.isOpen) this.tail.append(element("span", "rk-caret"));
   }
 
@@ -587,6 +603,48 @@ class DrawerView {
       });
       this.list.append(node);
     }
+  }
+}
+
+/** The question whether the tool servers that the folder's file names may be used. */
+class TrustView {
+  constructor(desk) {
+    this.title = element("p", "rk-trust-title");
+    this.servers = element("ul", "rk-trust-servers");
+    this.servers.tabIndex = 0;
+    this.servers.setAttribute("aria-label", "What it would start and contact");
+    this.notes = element("div", "rk-trust-notes");
+    const decide = (text, decision, kind) => {
+      const node = textButton(`rk-button ${kind}`, text);
+      node.addEventListener("click", () => desk.post({ type: "trust", question_id: this.questionId, decision }));
+      return node;
+    };
+    this.trust = decide("Trust", "trust", "");
+    const later = decide("Not now", "later", "");
+    this.root = element(
+      "div",
+      "rk-trust",
+      this.title,
+      this.servers,
+      this.notes,
+      element("div", "rk-trust-buttons", this.trust, later),
+    );
+    this.root.setAttribute("role", "group");
+    this.root.setAttribute("aria-label", "Trust these tool servers?");
+  }
+
+  update(question) {
+    this.root.hidden = !question;
+    // Only what is new is drawn, so that nothing moves under the pointer.
+    if (!question || question.question_id === this.questionId) return;
+    this.questionId = question.question_id;
+    this.title.replaceChildren("Tool servers of ", element("code", "", question.path), " — nothing of it was started");
+    this.servers.hidden = this.trust.hidden = !question.is_whole;
+    const lines = question.servers.map(({ name, deed, details }) =>
+      element("li", "", element("strong", "", name), " ", deed, ...details.map((text) => element("div", "", text))),
+    );
+    this.servers.replaceChildren(...lines);
+    this.notes.replaceChildren(...question.notes.map((text) => element("p", "", text)));
   }
 }
 
@@ -849,6 +907,7 @@ class PanelView {
     this.header = new HeaderView(this, this.drawer);
     this.composer = new ComposerView({ send: (text) => this.send(text), stop: () => this.stop() });
     this.log = new LogView();
+    this.trust = new TrustView(this);
     this.notice = element("div", "rk-notice");
     this.notice.setAttribute("role", "status");
     this.news = element("div", "rk-offscreen");
@@ -857,6 +916,7 @@ class PanelView {
       this.header.root,
       this.drawer.root,
       this.log.root,
+      this.trust.root,
       this.notice,
       this.composer.root,
       this.news,
@@ -1044,6 +1104,7 @@ class PanelView {
   showStatus() {
     const status = this.model.get("status");
     this.header.update(status);
+    this.trust.update(status.trust);
     this.composer.setBusy(status.is_busy);
   }
 

@@ -12,12 +12,12 @@ from typing import Any
 
 import pandas as pd
 
+from research_kit._notices import warn_user
 from research_kit.errors import ConfigError
 from research_kit.traces.analysis.columns import COSTS, LATENCIES
 from research_kit.traces.analysis.grouping import key_names
 from research_kit.traces.defaults import bound_session, is_bound, open_reader
 from research_kit.traces.gathering import ALL_SESSIONS
-from research_kit.traces.notices import warn_user
 from research_kit.traces.observation_read import check_session
 from research_kit.traces.query import ObservationQuery, to_utc
 from research_kit.traces.reader import TraceReader
