@@ -32,6 +32,7 @@ from research_kit.agent.queries import (
     sql_query,
 )
 from research_kit.agent.queries.answers import near_names, show
+from research_kit.agent.queries.filters import explained
 from research_kit.agent.variables import class_name, short_text, size_text
 from research_kit.errors import MissingExtraError
 
@@ -190,7 +191,11 @@ def _list_variables(variables: dict[str, Any]) -> CallToolResult:
 def _describe(variables: dict[str, Any], name: str) -> CallToolResult:
     value = _variable(variables, name)
     if is_frame(value):
-        text, structured = describe_frame(name, value)
+        try:
+            with explained():
+                text, structured = describe_frame(name, value)
+        except QueryError as error:
+            raise _Refusal(f"Cannot describe {name!r}: {error}") from error
         return _result(text, structured)
     kind, size, shown = class_name(value), size_text(value), short_text(value)
     return _result(

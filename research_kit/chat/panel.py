@@ -327,13 +327,6 @@ class ChatPanel(anywidget.AnyWidget):
                 shown["feedback"] = feedback
                 self.send({"type": "feedback", "message_id": message_id, "feedback": feedback})
 
-    def _decide_trust(self, question_id: str, decision: str) -> None:
-        try:
-            self._engine.trust.decide(question_id, decision)
-        except ResearchKitError as error:
-            self.send({"type": "notice", "text": str(error)})
-        self._refresh_status()
-
     def _send_link(self, request_id: str, trace_id: str | None) -> None:
         try:
             url = self._engine.opening_link(trace_id)
@@ -341,6 +334,13 @@ class ChatPanel(anywidget.AnyWidget):
             self._refuse(request_id, str(error))
             return
         self.send({"type": "link", "request_id": request_id, "url": url})
+
+    def _decide_trust(self, question_id: str, decision: str) -> None:
+        try:
+            self._engine.trust.decide(question_id, decision)
+        except ResearchKitError as error:
+            self.send({"type": "notice", "text": str(error)})
+        self._refresh_status()
 
     def _send_sessions(self) -> None:
         try:

@@ -102,12 +102,19 @@ def _is_known(path: Path, content: bytes) -> bool:
 def _settle(path: Path, content: bytes, *, is_agreed: bool) -> bool:
     """Trust the content that was shown, when the user agrees."""
     shown = visible_text(str(path.absolute()))
-    if not is_agreed and input(f"Trust {shown}? [y/N] ").strip().lower() not in ("y", "yes"):
+    if not is_agreed and not _agrees(f"Trust {shown}? [y/N] "):
         say("not trusted")
         return False
     trust_file(path, content)
     say(f"{shown} is trusted until it changes.")
     return True
+
+
+def _agrees(question: str) -> bool:
+    try:
+        return input(question).strip().lower() in ("y", "yes")
+    except EOFError:
+        return False
 
 
 def _deeds(path: Path, content: bytes) -> Iterator[str]:

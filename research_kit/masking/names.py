@@ -1,7 +1,7 @@
 """What a name says of its value: how much a value must look like a secret to be one.
 
-Owns the judgement of names in every spelling (``db_password``, ``X-Api-Key``, ``clientSecret``). Invariant: the
-last word of a name decides, as in English: a ``secret_santa`` is a Santa, and a ``token_type`` a type.
+Owns the judgement of names in every spelling (``db_password``, ``X-Api-Key``, ``clientSecret``). Invariant:
+the last word of a name decides, as in English: a ``secret_santa`` is a Santa, and a ``token_type`` a type.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ class Kind(Enum):
     """What stands behind a name.
 
     ``PASSWORD`` is chosen by a person and may look like anything; ``KEY`` is made by a machine; ``MAYBE`` is
-    called a key or token as many other things are, so its value must look random; ``PHRASE`` has several words;
+    called a key or token as many other things are, so its value must look random; ``PHRASE`` has some words;
     ``LOGIN`` is a user and a password together; ``SIGNED`` is secret in an address only; ``FOLDER`` is a
     password or the folder in which a program works.
     """

@@ -1,4 +1,4 @@
-"""What secrets look like in a text that does not name them as a value: addresses, headers, commands, keys in blocks.
+"""What secrets look like where no name gives them a value: addresses, headers, commands, keys in blocks.
 
 Owns the patterns and the fixed texts at which each is tried; does not replace anything. Invariant: every
 repetition in a pattern is bounded or over one class of characters, so no text makes matching slow.
@@ -20,7 +20,7 @@ class Rule:
 
     Attributes:
         triggers: Fixed texts in lower case.
-        pattern: Matched ``lead`` characters before a trigger; its group ``secret`` is replaced, else all of it.
+        pattern: Tried ``lead`` characters before a trigger; its group ``secret`` is replaced, or all of it.
         lead: How many characters of the secret stand before its trigger.
         is_random: Whether only what looks random is a secret.
         after: Commands of which one must stand before, in the same line.
@@ -91,7 +91,8 @@ RULES = (
     ),
     _rule(
         (" -u", " --user", " --proxy-user"),
-        rf"[ ](?:-u|--user|--proxy-user)[ =]?(?:{_QUOTE})?[^\s:\"'\\]{{0,100}}+:{_GIVEN}(?P<secret>[^\s\"'\\]{{1,200}})",
+        rf"[ ](?:-u|--user|--proxy-user)[ =]?(?:{_QUOTE})?[^\s:\"'\\]{{0,100}}+:"
+        rf"{_GIVEN}(?P<secret>[^\s\"'\\]{{1,200}})",
         after=("curl",),
     ),
     _rule(
@@ -119,7 +120,8 @@ RULES = (
     ),
     _rule(
         "machine",
-        r"machine[ \t]{1,4}\S{1,200}\s{1,8}login[ \t]{1,4}\S{1,100}\s{1,8}password[ \t]{1,4}(?P<secret>\S{1,200})",
+        r"machine[ \t]{1,4}\S{1,200}\s{1,8}login[ \t]{1,4}\S{1,100}"
+        r"\s{1,8}password[ \t]{1,4}(?P<secret>\S{1,200})",
     ),
     _rule(  # .pgpass
         (":5432:", ":5433:", ":6432:", ":*:"),
@@ -135,7 +137,8 @@ RULES = (
     ),
     _rule(
         "private-lines:",
-        r"(?i:private-lines: \d{1,4}(?:\s|\\[rn]){1,4})(?P<secret>(?:[A-Za-z0-9+/=]{1,80}(?:\s|\\[rn]){1,4}){1,60}+)",
+        r"(?i:private-lines: \d{1,4}(?:\s|\\[rn]){1,4})"
+        r"(?P<secret>(?:[A-Za-z0-9+/=]{1,80}(?:\s|\\[rn]){1,4}){1,60}+)",
     ),
     _rule(
         "eyj",

@@ -105,7 +105,7 @@ def _begins_word(text: str, start: int) -> bool:
 
 
 def _is_inside_base64(text: str, start: int) -> bool:
-    """Whether what begins at ``start`` goes on with a long text in base64, after one of its signs or lines."""
+    """Whether what begins at ``start`` is within a long text in base64, after one of its signs or lines."""
     before = text[max(0, start - 68) : start]
     if before.endswith(("+", "/")):
         return _BASE64_END.search(before[:-1]) is not None and is_random(before[-33:-1])

@@ -1,6 +1,7 @@
 """What a value says of itself: filler, a path, code, prose, or something that may be a secret.
 
-Owns the judgement of a value without its name; `names` judges the name. Pure functions, each linear in its text.
+Owns the judgement of a value without its name; `names` judges the name. Pure functions, linear in
+their text.
 """
 
 from __future__ import annotations
@@ -61,7 +62,8 @@ _PROSE = word_set(
 _WORD = re.compile(r"[A-Za-z]+|[^A-Za-z\s_.:/-]")
 _CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])")
 _TEMPLATE = re.compile(
-    r"\$[({]|\$[A-Z_][A-Z0-9_]*$|\{\{|\{[A-Za-z_][\w.]*\}$|%[({]|%[sdr]$|%[A-Z_]+%$|<[^<>]*>?$|@[A-Z_]+@$|\[[A-Za-z _-]+\]$"
+    r"\$[({]|\$[A-Z_][A-Z0-9_]*$|\{\{|\{[A-Za-z_][\w.]*\}$|%[({]|%[sdr]$|%[A-Z_]+%$|<[^<>]*>?$|@[A-Z_]+@$"
+    r"|\[[A-Za-z _-]+\]$"
     r"|(?:process\.|os\.|sys\.|import\.meta\.|Deno\.)?env(?:iron)?[.\[]|(?:vault|op|aws|gcp|ssm|secretsmanager|keyring)://|!"
     r"(?:Ref|Sub|vault|secret|env|ENV)\b|arn:aws|projects/"
 )

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import sys
-import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from importlib.abc import MetaPathFinder
@@ -18,7 +17,9 @@ from importlib.util import find_spec
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
+from research_kit._notices import warn_user
 from research_kit.config import Settings, is_tracing_enabled, load_settings
+from research_kit.session.backend import key_refusal
 from research_kit.session.guard import guarded
 from research_kit.store import get_store_status
 
@@ -97,11 +98,10 @@ class LangfuseClients:
     def warn_of_own_export(self) -> None:
         """Say, when this is found out, that Langfuse's SDK sends the observations itself."""
         self.exports_itself = True
-        warnings.warn(
+        warn_user(
             f"{self.notice}. Bind the session before Langfuse's first client is made, by Langfuse(), "
             "get_client() or a call of a function with @observe; masks of your own go to "
-            "research_kit.bind(mask=...).",
-            stacklevel=6,
+            "research_kit.bind(mask=...)."
         )
 
     def watch(self) -> None:
@@ -190,15 +190,16 @@ def _exports_itself(given: Arguments, settings: Settings) -> bool:
     url = given.get("base_url") or given.get("host") or settings.base_url
     is_elsewhere = url.rstrip("/") != settings.base_url
     is_other_secret = given.get("secret_key") not in (None, settings.secret_key)
+    if given.get("secret_key") is None and key_refusal(settings):
+        return False  # the key in the environment must not be sent
     return is_elsewhere or is_other_secret or any(given.get(name) is not None for name in _OWN_EXPORT)
 
 
 def _warn_of(ignored: Iterable[str], given: Arguments) -> None:
     names = sorted(name for name in ignored if given[name] is not None)
     if names:
-        warnings.warn(
+        warn_user(
             f"{', '.join(names)} of this Langfuse client has no effect, because Langfuse keeps the first "
             "client of each key. Make the client before anything is observed; a mask can also be given to "
-            "research_kit.bind(mask=...).",
-            stacklevel=4,
+            "research_kit.bind(mask=...)."
         )

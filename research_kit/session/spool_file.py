@@ -16,7 +16,7 @@ from enum import IntEnum
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from research_kit import private
+from research_kit.private import open_private as open_own
 
 __all__ = [
     "HEAD_BYTES",
@@ -109,7 +109,7 @@ def open_private(path: Path, flags: int = 0) -> BinaryIO:
         OSError: When it cannot be opened, or is a link or somebody else's.
     """
     # What is written goes to the end, wherever something was read last.
-    opened = private.open_private(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | flags)
+    opened = open_own(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | flags)
     return os.fdopen(opened, "r+b", buffering=0)
 
 

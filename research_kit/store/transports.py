@@ -77,9 +77,8 @@ class _ProvenTransport(httpx.BaseTransport):
         try:
             connection.request(request.method, target, body=body or None, headers=headers)
             answer = connection.getresponse()
-            return httpx.Response(
-                answer.status, headers=answer.getheaders(), content=answer.read(), request=request
-            )
+            content = httpx.ByteStream(answer.read())
+            return httpx.Response(answer.status, headers=answer.getheaders(), stream=content)
         except (OSError, http.client.HTTPException) as error:
             raise httpx.ReadError(f"the embedded store broke off: {error}") from error
         finally:

@@ -39,7 +39,8 @@ def open_reader(reader: TraceReader | None = None) -> Iterator[TraceReader]:
             "Some observations of this kernel are not sent yet and therefore missing. Read again later."
         )
     backend = resolve_backend()
-    keys, read_max_mb = (backend.public_key, backend.secret_key), load_settings().read_max_mb
+    keys = (backend.public_key, backend.secret_key)
+    read_max_mb = load_settings().read_max_mb
     if backend.state == "local":
         with (
             backend.open_client(timeout_s=_TIMEOUT_S) as client,

@@ -255,12 +255,11 @@ def _batches(rows: Iterable[_Row]) -> Iterator[list[_Row]]:
 
 @contextmanager
 def _reading(store: StoreAddress) -> Iterator[TraceReader]:
+    keys = (store.public_key, store.secret_key)
     with (
         open_client(store.base_url, timeout_s=_TIMEOUT_S, transport=transport_to(store)) as client,
-        # Without a bound: a store of our own, which is read page by page.
-        TraceReader(
-            store.base_url, store.public_key, store.secret_key, client=client, max_read_mb=None
-        ) as reader,
+        # A store of our own, which is read page by page.
+        TraceReader(store.base_url, *keys, client=client, max_read_mb=None) as reader,
     ):
         yield reader
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 from notebook_page import OPEN_CHAT, NotebookPage
@@ -21,6 +22,8 @@ BEFORE_PAUSE = (
     "is still on its way from the model to the reader "
 )
 
+PRACTICE = Path(__file__).parents[1] / "agent" / "stdio_server.py"
+
 # A chat with a tool that says nothing of itself, so that it asks before it runs.
 OPEN_CHAT_WITH_TOOL = """%load_ext research_kit
 import research_kit as rk
@@ -37,6 +40,19 @@ def keep(text: str) -> str:
 # The kernel has another front end's story behind it, which ended with a session that was opened again.
 rk.new_session()
 rk.chat(tools=[ToolServer("lab", lab)])"""
+
+# A chat in the folder of a project that nobody has trusted yet.
+OPEN_CHAT_IN_CLONE = f"""%load_ext research_kit
+import json, os, sys
+import research_kit as rk
+from pathlib import Path
+
+Path("clone").mkdir()
+practice = {{"command": sys.executable, "args": [{str(PRACTICE)!r}]}}
+Path("clone/mcp.json").write_text(json.dumps({{"mcpServers": {{"practice": practice}}}}))
+os.chdir("clone")
+rk.new_session()
+rk.chat()"""
 
 both_front_ends = pytest.mark.parametrize("front_end", ["lab", "notebook"])
 
@@ -247,3 +263,30 @@ async def test_tools_ask_and_what_is_kept_can_be_changed(
     async with notebook.page.expect_download() as download:
         await panel.get_by_role("button", name="JSON lines").click()
     assert (await download.value).suggested_filename == f"chat-{session_id}.jsonl"
+
+
+@pytest.mark.parametrize("front_end", ["lab"])
+async def test_tools_of_a_project_wait_for_trust(
+    notebook: NotebookPage, scripted_lm: ScriptedLM, front_end: str
+) -> None:
+    """The panel shows what the project would start; after Trust its tools are used by the next message."""
+    await notebook.open("clone.ipynb", OPEN_CHAT_IN_CLONE, "os.chdir('..')")
+    await notebook.open_chat()
+    card = notebook.panel.get_by_role("group", name="Trust these tool servers?")
+    await expect(card).to_contain_text("stdio_server.py")
+    scripted_lm.script(decision(), answer(f"{BEFORE_PAUSE} without the project"))
+    await notebook.ask("What is 2 and 3, before anybody said so?")
+    first = notebook.answers.nth(0)
+    await notebook.expect_state(first, "finished")
+    await expect(first).to_contain_text("you have not trusted it: practice")
+    await expect(card).to_be_visible()
+    await card.get_by_role("button", name="Trust", exact=True).click()
+    await expect(card).to_be_hidden()
+    add = tool_call("add", '{"a": 2, "b": 3}')
+    scripted_lm.script(add, decision(), answer(f"{BEFORE_PAUSE} with the project"))
+    await notebook.ask("And what is it now?")
+    second = notebook.answers.nth(1)
+    await notebook.expect_state(second, "finished")
+    await expect(second.locator(".rk-tool")).to_contain_text("add")
+    await expect(second.locator(".rk-tool").first).to_have_attribute("data-state", "finished")
+    await notebook.run_cell(1)

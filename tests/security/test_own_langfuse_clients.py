@@ -30,12 +30,13 @@ def names_at(server: RecordingServer | None) -> list[str]:
     return sorted(span["name"] for span in server.spans)
 
 
-@pytest.mark.parametrize("keys", ["", KEYS], ids=["keys of the environment", "keys as arguments"])
+@pytest.mark.parametrize("keys", [[], [KEYS]], ids=["keys of the environment", "keys as arguments"])
 def test_client_made_after_binding_keeps_its_mask_and_gets_ours(
-    keys: str, with_keys: Destination, tmp_path: Path
+    keys: list[str], with_keys: Destination, tmp_path: Path
 ) -> None:
     """What the client masks, and what the session masks, are both gone."""
-    code = f"{OBSERVE}{with_keys.bind}\nclient = Langfuse({keys}{', ' if keys else ''}{OWN_MASK}){BLOCK}step('hunter2')"
+    client = f"client = Langfuse({', '.join([*keys, OWN_MASK])})"
+    code = f"{OBSERVE}{with_keys.bind}\n{client}{BLOCK}step('hunter2')"
     run = run_script(code, tmp_path, with_keys.environment)
     with_keys.assert_arrived(["block", "step"])
     assert with_keys.server is not None
@@ -103,7 +104,12 @@ EARLIER = {
     "get_client": "client = get_client()",
     "with a mask": f"client = Langfuse({OWN_MASK})",
     "called": "step('before'); client = get_client()",
-    "threads": "import threading; t = threading.Thread(target=step, args=('before',)); t.start(); t.join(); client = get_client()",
+    "thread": """
+import threading
+thread = threading.Thread(target=step, args=("before",))
+thread.start(); thread.join()
+client = get_client()
+""",
 }
 
 

@@ -511,14 +511,15 @@ def test_command_shows_before_it_trusts(clone: Clone) -> None:
     assert clone.left() == []
 
 
-@pytest.mark.parametrize(
-    ("said", "is_yes"), [("y", True), ("yes", True), ("n", False), ("", False), ("yep", False)]
-)
+SAID = {"y\n": True, "YES\n": True, "n\n": False, "\n": False, "yep\n": False, "\x04": False}
+
+
+@pytest.mark.parametrize(("said", "is_yes"), SAID.items(), ids=map(repr, SAID))
 def test_command_asks_on_a_terminal(clone: Clone, said: str, is_yes: bool) -> None:
     """On a terminal the question is asked, and anything but yes is no."""
     clone.write({"p": clone.program()})
     ours, theirs = pty.openpty()
-    os.write(ours, f"{said}\n".encode())
+    os.write(ours, said.encode())
     answer = command("trust", stdin=theirs)
     os.close(theirs)
     os.close(ours)

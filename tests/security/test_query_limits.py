@@ -90,18 +90,18 @@ HUNGRY = [
     "SELECT count(*) FROM range(1000000000) a JOIN range(1000000000) b USING (range)",
     "WITH RECURSIVE t(a) AS (SELECT repeat('x', 100) UNION ALL SELECT a || a FROM t) SELECT length(a) FROM t",
     "SELECT map_from_entries(list((range, range))) FROM range(100000000)",
-    "SELECT list_sort(list_transform(range(300000000), x -> hash(x)))[1]",
+    "SELECT list_sort(list_transform(range(300000000), lambda x: hash(x)))[1]",
     "SELECT json_array_length(to_json(range(200000000)))",
     "SELECT bit_count(repeat('1', 2000000000)::BIT)",
     "SELECT md5(repeat('x', 3000000000))",
-    "SELECT list_reduce(range(1, 100), (x, y) -> x || y || x) FROM (SELECT 1)",
+    "SELECT length(list_reduce(list_transform(range(60), lambda x: repeat('x', 99)), lambda a, b: a || a))",
     "SELECT unnest(range(1000000000)) AS n ORDER BY hash(n) LIMIT 1",
 ]
 SLOW = [
     ENDLESS,
     "SELECT count(*) FROM orders a, orders b, orders c, range(10000000000)",
     "WITH RECURSIVE t(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM t) SELECT count(*) FROM t",
-    "WITH RECURSIVE t(n) AS (SELECT 1 UNION SELECT n * 7 % 100003 FROM t) FROM t, range(10**9)",
+    "WITH RECURSIVE t(n) AS (SELECT 1 UNION SELECT n * 7 % 9991 FROM t) SELECT count(*) FROM t, range(999999999)",
     "SELECT count(*) FROM generate_series(1, 100000000000)",
     "SELECT sum(sin(range)) FROM range(100000000000)",
     "SELECT count(*) FROM range(10000000000) WHERE regexp_matches(range::VARCHAR, '(1+)+$')",
@@ -125,7 +125,7 @@ def test_a_statement_beyond_the_limits_ends(kernel: ToolServer, hasty: ToolServe
     outcome = hasty.call_tool("query_sql", {"sql": sql})
     grown_bytes = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before_kb) * 1024
     assert outcome.is_error, outcome.text
-    assert any(word in outcome.text for word in ("memory", "longer than 1 s", "Error"))
+    assert any(word in outcome.text for word in ("GB of memory", "longer than 1 s"))
     assert grown_bytes < 50_000_000
     after = kernel.call_tool("query_sql", {"sql": "SELECT sum(n) AS total FROM orders"})
     assert after.structured is not None, after.text

@@ -1,8 +1,8 @@
 """Calls of the kernel's tools, and what each may use.
 
-Owns the limits, who is next, and the words when a limit is reached. Invariants: at most one process per kernel;
-whatever a statement does, the caller goes on after the deadline, the kernel's own memory does not grow, and the
-next statement is run.
+Owns the limits, who is next, and the words when a limit is reached. Invariants: at most one process per
+kernel; whatever a statement does, the caller goes on after the deadline, the kernel's own memory does not
+grow, and the next statement is run.
 """
 
 from __future__ import annotations

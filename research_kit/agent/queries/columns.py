@@ -82,9 +82,14 @@ class Column:
         return bool(self.series.cat.ordered)
 
     @cached_property
-    def category_kind(self) -> Kind:
-        """What the categories of a category column are."""
-        return Column(self.categories.to_series(), self.name).kind
+    def natural_kind(self) -> Kind:
+        """What the values are in `natural`."""
+        import pyarrow as pa
+
+        if self.kind == "category":
+            return Column(self.categories.to_series(), self.name).kind
+        is_decimal = self.kind == "other" and pa.types.is_decimal(self.natural.type)
+        return "number" if is_decimal else self.kind
 
     @property
     def categories(self) -> pd.Index:
@@ -112,7 +117,7 @@ class Column:
         import pyarrow as pa
 
         if self.kind == "category":
-            codes = pa.array(self.series.cat.codes.to_numpy(), mask=self.series.isna().to_numpy())
+            codes = _codes(self.series)
             return pa.DictionaryArray.from_arrays(
                 codes, pa.array(map(value_text, self.categories), pa.string())
             )
@@ -124,23 +129,15 @@ class Column:
         return _texts(self.series)
 
     @cached_property
-    def category_values(self) -> pa.Array:
-        """The categories of a category column, row by row."""
-        import pyarrow as pa
-
-        codes = pa.array(self.series.cat.codes.to_numpy(), mask=self.series.isna().to_numpy())
-        return _arrow(self.categories.to_series()).take(codes)
-
-    @cached_property
     def natural(self) -> pa.Array | pa.ChunkedArray:
         """The values in the type of DuckDB that is nearest to their own."""
         try:
-            if self.kind == "category":
-                return self.category_values if self.category_kind in ("boolean", "number") else self.texts
-            array = _arrow(self.series)
+            if self.kind == "category" and self.natural_kind in ("boolean", "number"):
+                return _arrow(self.categories.to_series()).take(_codes(self.series))
+            array = self.texts if self.kind == "category" else _arrow(self.series)
         except _REFUSALS:
             return self.texts
-        return array if _is_known(array.type) else self.texts
+        return array if self.kind == "category" or _is_known(array.type) else self.texts
 
     @cached_property
     def nanoseconds(self) -> int:
@@ -227,6 +224,14 @@ def _coded(codes: Any, different: Any) -> Values:
         return None if code is None else plain(different[code])
 
     return Values(array=pa.array(codes, mask=codes < 0), read=read, is_coded=True)
+
+
+def _codes(series: pd.Series) -> pa.Array:
+    """Return the places of the categories, row by row."""
+    import pyarrow as pa
+
+    codes = series.cat.codes.to_numpy()
+    return pa.array(codes, mask=codes < 0)
 
 
 def _texts(series: pd.Series) -> pa.Array:

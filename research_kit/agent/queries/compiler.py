@@ -127,9 +127,9 @@ class _Compiler:
             )
         column = self._selection.column(known)
         part = _Part(sql="", kind="text", column=column, has_unknowns=column.has_unknowns)
-        kind = column.kind if column.kind != "category" else column.category_kind
-        if column.kind == "category" and kind in ("boolean", "number"):
-            return replace(part, sql=self._selection.categories(column), kind=kind)
+        kind = column.natural_kind
+        if kind != column.kind and kind in ("boolean", "number"):
+            return replace(part, sql=self._selection.natural(column), kind=kind)
         if kind not in ("boolean", "number", "span", "time") or column.values.is_coded:
             return replace(part, sql=self._selection.texts(column))
         return replace(part, sql=self._selection.comparable(column), kind=kind)
@@ -259,7 +259,7 @@ def ast_text(node: ast.expr, expression: Expression) -> str:
 
 def _wide(part: _Part) -> str:
     """Return a number such that calculating with it does not overflow."""
-    column = None if part.column is None or part.column.kind == "category" else part.column
+    column = part.column if part.column is not None and part.column.kind == "number" else None
     is_integer = isinstance(part.constant, int) or (column is not None and _is_integer(column))
     return f"CAST({part.sql} AS HUGEINT)" if is_integer else part.sql
 

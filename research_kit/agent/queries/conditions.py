@@ -92,7 +92,7 @@ class ValueCheck:
 
 
 def _keep(selection: Selection, column: Column, sign: str, value: float) -> None:
-    sql = selection.categories(column) if column.kind == "category" else selection.comparable(column)
+    sql = selection.natural(column) if column.kind == "category" else selection.comparable(column)
     condition = f"{sql} {sign} {selection.parameter(value)}"
     # A missing value is unequal to everything, unless it is pandas' NA.
     is_kept = sign == "<>" and not column.has_unknowns
@@ -101,7 +101,7 @@ def _keep(selection: Selection, column: Column, sign: str, value: float) -> None
 
 def _is_boolean(column: Column) -> bool:
     if column.kind == "category":
-        return column.category_kind == "boolean"
+        return column.natural_kind == "boolean"
     return column.kind == "boolean" and column.series.dtype != object
 
 

@@ -24,12 +24,16 @@ _SAMPLE_ROWS = 100_000
 
 def describe_frame(name: str, frame: pd.DataFrame) -> tuple[str, dict[str, Any]]:
     """Describe ``frame`` in words and as JSON; both stay small for wide and long tables."""
+    import numpy as np
+
     frame = plain_frame(frame)
     names = column_names(frame)
-    columns = [
-        _describe_column(frame.iloc[:, position], names[position])
-        for position in range(min(len(names), _MAX_COLUMNS))
-    ]
+    # Infinity has no mean, which numpy would say in the user's cell.
+    with np.errstate(all="ignore"):
+        columns = [
+            _describe_column(frame.iloc[:, position], names[position])
+            for position in range(min(len(names), _MAX_COLUMNS))
+        ]
     lines = [f"{name}: DataFrame, {frame.shape[0]} rows x {frame.shape[1]} columns"]
     lines += [f"- {column['name']}: {column['summary']}" for column in columns]
     if len(names) > _MAX_COLUMNS:

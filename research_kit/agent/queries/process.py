@@ -86,6 +86,11 @@ class QueryProcess:
             late.cancel()
 
     def send(self, request: dict[str, Any], table: pa.Table | None = None) -> None:
+        """Send a request, and the table that belongs to it.
+
+        Raises:
+            OSError: When the program has gone.
+        """
         stream = self._stream(self._process.stdin)
         body = json.dumps(request).encode()
         stream.write(struct.pack("!I", len(body)) + body)
@@ -97,6 +102,11 @@ class QueryProcess:
         stream.flush()
 
     def receive(self) -> dict[str, Any]:
+        """Return its answer, however long that takes.
+
+        Raises:
+            EOFError: When the program has gone.
+        """
         stream = self._stream(self._process.stdout)
         header = stream.read(4)
         size = struct.unpack("!I", header)[0] if len(header) == 4 else 0

@@ -79,9 +79,9 @@ class Selection:
         factor = column.nanoseconds if column.kind in ("time", "span") else 1
         return sql if factor == 1 else f"(CAST({sql} AS HUGEINT) * {factor})"
 
-    def categories(self, column: Column) -> str:
-        """Hand over the categories of a category column, and return its name in SQL."""
-        return self._given(column, "categories", lambda: column.category_values)
+    def natural(self, column: Column) -> str:
+        """Hand over a column in DuckDB's own type, and return its name in SQL."""
+        return self._given(column, "natural", lambda: column.natural)
 
     def parameter(self, value: str | float | bool) -> str:
         """Bind a value, and return what stands for it in SQL."""
