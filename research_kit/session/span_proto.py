@@ -174,10 +174,8 @@ def _set_value(target: AnyValue, value: Any, mask: Masker, key: str) -> None:
             target.string_value = masked_member(mask, key, value)
         case bool():
             target.bool_value = value
-        case int() if -_INT64 <= value < _INT64:
-            target.int_value = value
         case int():
-            target.string_value = _digits(value)
+            _set_number(target, value)
         case float():
             target.double_value = value
         case bytes():
@@ -194,9 +192,12 @@ def _set_value(target: AnyValue, value: Any, mask: Masker, key: str) -> None:
             target.string_value = masked_member(mask, key, str(value))
 
 
-def _digits(value: int) -> str:
-    """Return a whole number that the protocol cannot carry as text."""
+def _set_number(target: AnyValue, value: int) -> None:
+    """Set a whole number; one that the protocol cannot carry becomes text."""
+    if -_INT64 <= value < _INT64:
+        target.int_value = value
+        return
     try:
-        return str(value)
+        target.string_value = str(value)
     except ValueError:  # Python writes no number of thousands of digits
-        return f"a number of {value.bit_length()} bits"
+        target.string_value = f"a number of {value.bit_length()} bits"
