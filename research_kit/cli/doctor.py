@@ -166,6 +166,8 @@ def _examine_store(data_dir: Path) -> Finding:
     status = get_store_status(data_dir)
     if status.is_running:
         text = f"to the embedded store at {status.base_url}, {status.observation_count} observations so far"
+        if status.notice:
+            return Finding(level="note", topic="traces", text=f"{text}; {status.notice}")
     else:
         text = f"to the embedded store in {data_dir}, which starts with the first trace"
     return Finding(level="ok", topic="traces", text=text)
