@@ -25,6 +25,7 @@ _BENCHMARKS = {
     "imports": "import_time",
     "spans": "span_cost",
     "coverage": "coverage",
+    "masking": "masking_speed",
     "exit": "exit_time",
     "reading": "reading",
     "store": "store_speed",

@@ -15,11 +15,10 @@ _PACKAGE = __name__.partition(".")[0]
 
 def warn_user(message: str) -> None:
     """Warn at the nearest line outside research-kit, however many of our functions lie between."""
-    message = masked_text(message)
     level, frame = 1, inspect.currentframe()
     while frame is not None and _is_ours(str(frame.f_globals.get("__name__", ""))):
         level, frame = level + 1, frame.f_back
-    warnings.warn(plain_text(message), stacklevel=level)
+    warnings.warn(plain_text(masked_text(message)), stacklevel=level)
 
 
 def _is_ours(module: str) -> bool:

@@ -16,6 +16,7 @@ from pathlib import Path
 from platformdirs import user_cache_path, user_data_path
 
 from research_kit.errors import ConfigError
+from research_kit.private import owner_id, private_directory
 from research_kit.sources import LANGFUSE, Sources, langfuse_mixture, read_sources
 
 __all__ = [
@@ -193,28 +194,6 @@ def keep_loopback_direct() -> None:
         os.environ["no_proxy"] = os.environ["NO_PROXY"] = ",".join([*hosts, *missing])
 
 
-def private_directory(path: Path, *, purpose: str) -> Path:
-    """Return ``path`` as an existing folder that only its owner can enter.
-
-    Raises:
-        ConfigError: When the folder cannot be created, read or written.
-    """
-    try:
-        path.mkdir(parents=True, exist_ok=True, mode=0o700)
-    except OSError as error:
-        raise ConfigError(_unusable(path, purpose, error.strerror or str(error))) from error
-    if not os.access(path, os.R_OK | os.W_OK | os.X_OK):
-        raise ConfigError(_unusable(path, purpose, "it is not readable and writable"))
-    return path
-
-
-def _unusable(path: Path, purpose: str, cause: str) -> str:
-    return (
-        f"Cannot use {str(path)!r} as the folder for {purpose}: {cause}. "
-        "Correct its permissions, or set RESEARCH_KIT_DATA_DIR to a folder that you can write."
-    )
-
-
 def _data_dir(wanted: str | None) -> tuple[Path, str]:
     """Return the folder for data, and why it does not last."""
     if wanted:
@@ -249,9 +228,12 @@ def temporary_directory() -> Path:
     Raises:
         ConfigError: When the folder belongs to somebody else, who could then read the traces.
     """
-    path, own_id = temporary_path(), owner_id()
-    if path.is_symlink() or (own_id is not None and path.exists() and path.stat().st_uid != own_id):
-        raise ConfigError(_unusable(path, "data", "it belongs to another user"))
+    path = temporary_path()
+    if path.is_symlink():
+        raise ConfigError(
+            f"Cannot use {str(path)!r} as the folder for data: it belongs to another user, or is a link. "
+            "Remove it, or set RESEARCH_KIT_DATA_DIR to a folder that you can write."
+        )
     return private_directory(path, purpose="data")
 
 
@@ -261,11 +243,6 @@ def temporary_path() -> Path:
     # Without numbers of users, each has a temporary folder of his own.
     name = "research-kit" if own_id is None else f"research-kit-{own_id}"
     return Path(tempfile.gettempdir()) / name
-
-
-def owner_id() -> int | None:
-    """Return the number of the user whom new files belong to; None on Windows, where they carry none."""
-    return os.getuid() if hasattr(os, "getuid") else None
 
 
 def _text(env: Mapping[str, str], name: str) -> str | None:

@@ -8,7 +8,7 @@ that quotes what others wrote is plain text.
 from __future__ import annotations
 
 from research_kit._addresses import without_passwords
-from research_kit.plain_text import plain_block
+from research_kit.plain_text import plain_message
 
 __all__ = [
     "BackendError",
@@ -25,8 +25,8 @@ class ResearchKitError(Exception):
     """The root of all errors that research-kit raises on purpose."""
 
     def __str__(self) -> str:
-        """Return the message, fit for a terminal and without the passwords of the addresses in it."""
-        return plain_block(without_passwords(super().__str__()))
+        """Return the message, fit for a terminal, as it may quote anybody, and without passwords."""
+        return plain_message(without_passwords(super().__str__()))
 
 
 class ConfigError(ResearchKitError, ValueError):

@@ -15,7 +15,7 @@ from __future__ import annotations
 import re
 import unicodedata
 
-__all__ = ["plain_block", "plain_characters", "plain_lines", "plain_text", "quoted_lines"]
+__all__ = ["plain_block", "plain_characters", "plain_lines", "plain_message", "plain_text", "quoted_lines"]
 
 MAX_MARKS = 12
 """How many combining marks may follow each other: more than any script needs, and few enough to draw fast."""
@@ -51,16 +51,17 @@ _HIDDEN = (
     r"\u2060-\u206f\u3164\ud800-\udfff\ufdd0-\ufdef\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb\U00013430-\U0001343f"
     rf"\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff{_NOT_CHARACTERS}"
 )
-_ORDINARY_OR_HIDDEN = re.compile(rf"{_ORDINARY}|(?P<hidden>[{_HIDDEN}])")
+# Looks at the character first: the rest is only for the few that are hidden.
+_ORDINARY_OR_HIDDEN = re.compile(rf"(?=[\U0001f3f4{_HIDDEN}])(?:{_ORDINARY}|(?P<hidden>[{_HIDDEN}]))")
 _LINE_END = re.compile(r"\r?\n")
 _MAYBE_MARKS = re.compile(rf"[^\x00-\u02ff\w\s]{{{MAX_MARKS + 1},}}")
 # GitHub's commands begin a line, whatever blanks are before them. The old ones, and those of Azure Pipelines
-# and TeamCity, are found anywhere in it, as are the folds of GitLab and Travis; those of Buildkite begin it.
+# and TeamCity, are found anywhere in it, as are the folds of GitLab and Travis.
 _COMMAND = re.compile(
-    r"^\s*(?=::)|^(?=(?:---|\+\+\+|~~~|\^\^\^)\s)|#(?=#\w*\[)"
-    r"|(?:section_(?:start|end)|travis_(?:fold|time))(?=:)",
-    re.IGNORECASE,
+    r"^\s*(?=::)|#(?=#\w*\[)|(?:section_(?:start|end)|travis_(?:fold|time))(?=:)", re.IGNORECASE
 )
+# Buildkite folds what follows such a line, and does nothing else.
+_FOLD = re.compile(r"^(?=(?:---|\+\+\+|~~~|\^\^\^)\s)")
 
 
 def plain_text(text: str) -> str:
@@ -77,6 +78,11 @@ def plain_lines(text: str) -> list[str]:
 def plain_block(text: str) -> str:
     """Return ``text`` with its lines, each fit to begin a line of a log."""
     return "\n".join(map(_without_commands, plain_characters(text).split("\n")))
+
+
+def plain_message(text: str) -> str:
+    """Return the text of an error with its lines; the marks of a diff stay, which fold a log at most."""
+    return "\n".join(_COMMAND.sub(r"\g<0>\\", line) for line in plain_characters(text).split("\n"))
 
 
 def quoted_lines(text: str) -> list[str]:
@@ -99,7 +105,7 @@ def _shown(match: re.Match[str]) -> str:
 
 
 def _without_commands(line: str) -> str:
-    return _COMMAND.sub(r"\g<0>\\", line)
+    return _FOLD.sub(r"\\", _COMMAND.sub(r"\g<0>\\", line))
 
 
 def _with_few_marks(text: str) -> str:

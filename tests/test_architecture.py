@@ -26,7 +26,7 @@ ROWS = [
     {"_notices"},
     {"masking"},
     {"config", "_optional", "_slow_formats", "_words"},
-    {"sources"},
+    {"private", "sources"},
     {"errors", "plain_stream"},
     {"_addresses", "plain_text"},
 ]

@@ -85,7 +85,7 @@ def resolve_lm(lm: dspy.BaseLM | str | None = None, *, settings: Settings | None
         return _choice(dspy.settings.lm, "configured in DSPy", chosen_settings)
     if chosen_settings.lm is not None:
         reason = f"named by {_place('RESEARCH_KIT_LM', chosen_settings)}"
-        key = _own_key(chosen_settings) if chosen_settings.lm_base_url is None else None
+        key = _own_key(chosen_settings) if chosen_settings.sources.part(LM.address) is None else None
         return _choice(chosen_settings.lm, reason, chosen_settings, key)
     if is_local_lm_installed() or is_replaying():
         return _choice("local", "the small local model, because no other was named", chosen_settings)
@@ -111,7 +111,7 @@ def _own_key(settings: Settings) -> str | None:
     """
     if settings.lm_api_key in (None, _NO_KEY):
         return None
-    mixture = find_mixture(map(settings.sources.part, (("RESEARCH_KIT_LM",), *LM.roles)))
+    mixture = find_mixture(map(settings.sources.part, (("RESEARCH_KIT_LM",), *LM.keys)))
     if mixture and not is_replaying():
         raise ConfigError(mixture)
     return settings.lm_api_key

@@ -41,12 +41,12 @@ def give_feedback(trace_id: str, value: int | None, comment: str) -> None:
 def _delete_score(score_id: str) -> None:
     import httpx
 
-    from research_kit.wire import BoundedClient, Bounds, open_client
+    from research_kit.wire import BoundedClient, Bounds
 
     session.flush()
     backend = session.resolve_backend()
     try:
-        with open_client(backend.base_url, timeout_s=_TIMEOUT_S) as client:
+        with backend.open_client(timeout_s=_TIMEOUT_S) as client:
             answer = BoundedClient(client).request(
                 "DELETE",
                 f"{backend.base_url}/api/public/scores/{score_id}",

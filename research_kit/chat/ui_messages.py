@@ -7,7 +7,6 @@ Invariant: folding the events of a whole turn into a running answer leaves an an
 from __future__ import annotations
 
 import json
-import string
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, NamedTuple
@@ -32,7 +31,7 @@ from research_kit.chat.markdown import clean_text, is_picture, render_markdown
 from research_kit.chat.past import PastMessage, PastTool
 from research_kit.chat.ui_format import usage_texts
 from research_kit.masking import masked_text
-from research_kit.plain_text import plain_characters, plain_text
+from research_kit.plain_text import plain_characters
 
 __all__ = [
     "Batch",
@@ -51,7 +50,8 @@ _MAX_TOOL_CHARACTERS = 20_000
 _MAX_PROGRESS_CHARACTERS = 120
 _MAX_DESCRIPTION_CHARACTERS = 300
 # What a word that is still being written may consist of, when it may turn out to be a secret.
-_WORD = string.ascii_letters + string.digits + string.punctuation
+# Letters of alphabets that divide words by blanks; in others a line would wait.
+_WORD = "".join(map(chr, (*range(0x21, 0x7F), *range(0xA1, 0x250), *range(0x370, 0x530))))
 
 State = Literal["sent", "queued", "running", "finished", "failed", "cancelled"]
 
@@ -256,7 +256,9 @@ def _past_call(past: PastTool) -> ToolCall:
 def _started_call(event: ToolStarted) -> ToolCall:
     arguments = json.dumps(event.arguments, indent=2, ensure_ascii=False, default=repr)
     return ToolCall(
-        call_id=event.call_id, name=plain_text(event.name), arguments=_shortened(_shown(arguments))
+        call_id=event.call_id,
+        name=visible_text(event.name, limit=_MAX_PROGRESS_CHARACTERS),
+        arguments=_shortened(_shown(arguments)),
     )
 
 

@@ -21,6 +21,7 @@ from research_kit.cli.tool_server_commands import add_tool_server_commands
 from research_kit.cli.transfer_commands import add_transfer_commands
 from research_kit.cli.trust_commands import add_trust_command
 from research_kit.errors import ResearchKitError
+from research_kit.masking import masked_text
 from research_kit.plain_stream import guard_terminal
 from research_kit.session.environment_file import read_environment_file
 
@@ -41,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         say("research-kit: interrupted", file=sys.stderr)
         return 130
     except ResearchKitError as error:
-        say(f"research-kit: {error}", file=sys.stderr)
+        say(f"research-kit: {masked_text(str(error))}", file=sys.stderr)
         return 2
 
 

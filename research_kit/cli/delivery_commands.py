@@ -12,6 +12,8 @@ from research_kit._addresses import without_passwords
 from research_kit.cli.printing import say
 from research_kit.cli.store_commands import print_store
 from research_kit.config import load_settings
+from research_kit.masking import masked_text
+from research_kit.plain_text import plain_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -73,14 +75,19 @@ def _list_aside() -> int:
     entries = list(list_aside(spool_folders(load_settings().data_dir)))
     for found in entries:
         place = f" of trace {found.trace_id}" if found.trace_id else ""
-        reason = found.reason or "no reason known"
+        reason = _quoted(found.reason) or "no reason known"
         say(f"{found.kind} {found.name!r}{place}, {found.body_bytes} bytes: {reason}")
-        say(f"  in {found.path}")
+        say(f"  in {plain_text(str(found.path))}")
     if entries:
         say("research-kit deliver --refused tries again, research-kit deliver --drop-refused deletes them")
     else:
         say("nothing is set aside")
     return 0
+
+
+def _quoted(reason: str) -> str:
+    """Return what a server said on one line, without secrets."""
+    return plain_text(masked_text(reason))
 
 
 def _deliver(options: argparse.Namespace) -> int:
@@ -101,7 +108,7 @@ def _deliver(options: argparse.Namespace) -> int:
     if state.lost_count:
         say(f"{state.lost_count} were given up before: more waited than RESEARCH_KIT_SPOOL_MAX_MB allows")
     if state.reason:
-        say(state.reason)
+        say(_quoted(state.reason))
     if state.aside_count:
         say(f"{state.aside_count} are set aside; research-kit status --aside lists them")
     if (count := count_for_other_keys()) and not options.other_keys:
@@ -116,7 +123,7 @@ def _say_once() -> Callable[[DeliveryState], None]:
     def say_reason(state: DeliveryState) -> None:
         if state.reason not in said:
             said.add(state.reason)
-            say(f"{state.outcome}: {state.reason}")
+            say(f"{state.outcome}: {_quoted(state.reason)}")
 
     return say_reason
 

@@ -27,6 +27,8 @@ from research_kit.config import load_settings
 from research_kit.errors import ResearchKitError
 from research_kit.masking import masked_text
 from research_kit.plain_text import plain_text
+from research_kit.session.environment_file import read_environment_file
+from research_kit.sources import trust_command
 from research_kit.trust import TRUST_VARIABLE, unusable_trust_places
 
 if TYPE_CHECKING:
@@ -123,6 +125,22 @@ def _misfit(text: str) -> str | None:
     return f"{requirement.name} {found} is installed, but {requirement.specifier} is needed"
 
 
+def _examine_settings() -> Iterator[Finding]:
+    file, sources = read_environment_file(), load_settings().sources
+    for problem in file.problems:
+        yield Finding(level="note", topic="settings", text=problem)
+    if file.is_trusted:
+        yield Finding(level="ok", topic="settings", text=f"{file.path} is trusted: it may set everything")
+    by_place: dict[str, list[str]] = {}
+    for name, place in sources.used.items():
+        by_place.setdefault("your environment" if place is None else place, []).append(name)
+    for place, names in by_place.items():
+        yield Finding(level="ok", topic="settings", text=f"{', '.join(names)} from {place}")
+    for name, place in sources.withheld.items():
+        text = f"{name} of {place} is not used, because keys and address are not all from there"
+        yield Finding(level="note", topic="settings", text=text)
+
+
 def _examine_traces() -> Iterator[Finding]:
     settings = load_settings()
     if settings.data_dir_notice:
@@ -130,7 +148,7 @@ def _examine_traces() -> Iterator[Finding]:
     if not settings.is_tracing_enabled:
         text = "off: LANGFUSE_TRACING_ENABLED is false"
         yield Finding(level="note", topic="traces", text=text, remedy="Unset it to trace again.")
-    elif settings.public_key:
+    elif settings.public_key or settings.mixture:
         yield from _examine_langfuse()
     else:
         yield _examine_store(settings.data_dir)
@@ -192,7 +210,6 @@ def _examine_lm() -> Iterator[Finding]:
 def _examine_tools() -> Iterator[Finding]:
     from research_kit.agent.mcp_config import read_mcp_config
     from research_kit.agent.mcp_file import find_mcp_config
-    from research_kit.agent.server_plans import trust_command
     from research_kit.agent.trusting import find_trust_question
 
     for part in unusable_trust_places():
@@ -207,7 +224,7 @@ def _examine_tools() -> Iterator[Finding]:
         text = f"{plain_text(str(path))} is not trusted, so nothing of it is started"
         for plan in question.plans:
             yield Finding(level="note", topic="tools", text=f"{plan.name}, not used: it {plan.deed}")
-        yield Finding(level="note", topic="tools", text=text, remedy=trust_command(path))
+        yield Finding(level="note", topic="tools", text=text, remedy=plain_text(trust_command(path)))
         return
     for server in read_mcp_config(path):
         yield _examine_server(server, path)
@@ -286,6 +303,7 @@ def _proxy(name: str) -> str:
 
 
 _TOPICS: dict[str, Callable[[], Iterator[Finding]]] = {
+    "settings": _examine_settings,
     "traces": _examine_traces,
     "model": _examine_lm,
     "tools": _examine_tools,

@@ -10,6 +10,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from research_kit.cli.printing import say
+from research_kit.masking import masked_text
 from research_kit.plain_text import plain_text
 
 if TYPE_CHECKING:
@@ -58,5 +59,5 @@ def _pull(options: argparse.Namespace) -> int:
 def _print_moved(moved: Transferred) -> int:
     say(f"{moved.observation_count} observations and {moved.score_count} scores are there")
     for line in moved.refused:
-        say(f"refused: {plain_text(line)}")
+        say(f"refused: {plain_text(masked_text(line))}")
     return 1 if moved.refused else 0

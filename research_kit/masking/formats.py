@@ -1,8 +1,8 @@
 """The formats of well-known keys: a fixed beginning, and what follows it.
 
-Owns the table; `formats.json` is derived from a maintained set of rules by ``tests/security/derive_formats.py``,
-and what that set lacks stands here. Invariant: a format is told from a word by its length and by what looks
-random in it, so identifiers and placeholders that begin like a key are none.
+Owns the table; `formats.json` is derived from a maintained set of rules by ``derive_formats.py`` beside
+the tests, and what that set lacks stands here. Invariant: a format is told from a word by its length and by
+what looks random in it, so identifiers and placeholders that begin like a key are none.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class Format:
     body: re.Pattern[str]
 
     def place_of(self, text: str, start: int) -> tuple[int, int] | None:
-        """Return where the key that begins at ``start`` stands; an empty place when no key begins before it."""
+        """Return where the key that begins at ``start`` stands; an empty place when none begins before."""
         begin = start + len(self.prefix)
         if not text.startswith(self.prefix, start):
             return None

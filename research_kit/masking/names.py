@@ -1,7 +1,7 @@
 """What a name says of its value: how much a value must look like a secret to be one.
 
-Owns the judgement of names in every spelling (``db_password``, ``X-Api-Key``, ``clientSecret``). Invariant: the
-last word of a name decides, as in English: a ``secret_santa`` is a Santa, and a ``token_type`` a type.
+Owns the judgement of names in every spelling (``db_password``, ``X-Api-Key``, ``clientSecret``). Invariant:
+the last word of a name decides, as in English: a ``secret_santa`` is a Santa, and a ``token_type`` a type.
 """
 
 from __future__ import annotations
@@ -19,15 +19,16 @@ class Kind(Enum):
     """What stands behind a name.
 
     ``PASSWORD`` is chosen by a person and may look like anything; ``KEY`` is made by a machine; ``MAYBE`` is
-    called a key or token as many other things are, so its value must look random; ``PHRASE`` has several words;
-    ``LOGIN`` is a user and a password together; ``SIGNED`` is secret in an address only; ``FOLDER`` is a
-    password or the folder in which a program works.
+    called a key or token as many other things are, so its value must look random; ``PHRASE`` has some words,
+    and ``SEED`` a dozen; ``LOGIN`` is a user and a password together; ``SIGNED`` is secret in an address
+    only; ``FOLDER`` is a password or the folder in which a program works.
     """
 
     PASSWORD = "password"
     KEY = "key"
     MAYBE = "maybe"
     PHRASE = "phrase"
+    SEED = "seed"
     LOGIN = "login"
     SIGNED = "signed"
     FOLDER = "folder"
@@ -62,7 +63,9 @@ _TOKEN_ENDS = (
 _PASS_OWNERS = word_set(
     """
     db database user smtp mail email imap ftp sftp ssh root admin login proxy auth http redis mysql pg
-    postgres mongo ldap vpn wifi my sudo su key ssl cert keystore
+    postgres mongo ldap vpn wifi my sudo su key ssl cert keystore become ansible vnc rdp rpc service app
+    wp bind jks truststore win client server sys oracle mssql sa master repl rabbitmq mqtt elastic jira
+    nexus api basic
     """
 )
 # What may follow without changing what is meant.
@@ -104,8 +107,14 @@ _NO_TOKEN_OWNERS = word_set(
     completion input output per top class each every begin newline
     """
 )
-_PHRASES = frozenset(("passphrase", "mnemonic"))
-_SIGNED = frozenset(("sig", "signature", "code"))
+_SESSIONS = frozenset(("jwt", "apikeys", "sessionid", "jsessionid", "phpsessid", "sessid"))
+_PHRASE_OWNERS = ("seed", "recovery", "secret", "backup", "pass")
+_HEADS = {
+    "passphrase": Kind.PHRASE,
+    "mnemonic": Kind.SEED,
+    "auth": Kind.LOGIN,
+    **dict.fromkeys(("sig", "signature", "code"), Kind.SIGNED),
+}
 
 
 @lru_cache(maxsize=4096)
@@ -117,27 +126,26 @@ def kind_of_name(name: str) -> Kind | None:
     if not words:
         return None
     head, owner = words[-1], words[-2] if len(words) > 1 else ""
-    if head in _PHRASES or (head == "phrase" and owner in ("seed", "recovery", "secret", "backup", "pass")):
-        return Kind.PHRASE
-    if head in ("pwd", "oldpwd") and not owner:
-        return Kind.FOLDER
+    if head in _HEADS:
+        return _HEADS[head]
+    if head == "phrase":
+        return Kind.PHRASE if owner in _PHRASE_OWNERS else None
+    if head in ("pwd", "oldpwd"):
+        return Kind.PASSWORD if owner else Kind.FOLDER
     if head in _PASSWORDS or head.endswith(_PASSWORD_ENDS):
         return Kind.PASSWORD
     if head == "pass":
         return Kind.PASSWORD if owner in _PASS_OWNERS else (None if owner else Kind.KEY)
-    if head == "auth":
-        return Kind.LOGIN
-    if head in _SIGNED:
-        return Kind.SIGNED
     return _kind_of_made(head, owner, words)
 
 
 def _kind_of_made(head: str, owner: str, words: list[str]) -> Kind | None:
+    if head in ("keys", "tokens") and owner in _KEY_OWNERS | _TOKEN_OWNERS:
+        return Kind.KEY
     if head.endswith(_KEY_ENDS) or head.endswith(_TOKEN_ENDS):
         return Kind.KEY
     if head == "key":
         return None if owner in _NO_KEY_OWNERS else (Kind.KEY if owner in _KEY_OWNERS else Kind.MAYBE)
     if head == "token":
         return None if owner in _NO_TOKEN_OWNERS else (Kind.KEY if owner in _TOKEN_OWNERS else Kind.MAYBE)
-    # Cut to one word: a JWT in a cookie named so, an OpenAI key in OPENAIKEY.
-    return Kind.MAYBE if head in ("jwt", "apikeys") or (head.endswith("key") and "api" in words) else None
+    return Kind.MAYBE if head in _SESSIONS or (head.endswith("key") and "api" in words) else None

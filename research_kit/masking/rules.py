@@ -1,4 +1,4 @@
-"""What secrets look like in a text that does not name them as a value: addresses, headers, commands, keys in blocks.
+"""What secrets look like where no name gives them a value: addresses, headers, commands, keys in blocks.
 
 Owns the patterns and the fixed texts at which each is tried; does not replace anything. Invariant: every
 repetition in a pattern is bounded or over one class of characters, so no text makes matching slow.
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from research_kit._addresses import PASSWORD_IN_ADDRESS
 
-__all__ = ["RULES", "Rule"]
+__all__ = ["BOT_TOKEN", "RULES", "Rule"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,7 +20,7 @@ class Rule:
 
     Attributes:
         triggers: Fixed texts in lower case.
-        pattern: Matched ``lead`` characters before a trigger; its group ``secret`` is replaced, else all of it.
+        pattern: Tried ``lead`` characters before a trigger; its group ``secret`` is replaced, or all of it.
         lead: How many characters of the secret stand before its trigger.
         is_random: Whether only what looks random is a secret.
         after: Commands of which one must stand before, in the same line.
@@ -35,6 +35,8 @@ class Rule:
 
 _QUOTE = r"\\{0,7}[\"'`]"
 _SPACE = r"[ \t]{0,8}"
+# Between the name of a header and what it says, also in lists of pairs.
+_SIGN = rf"(?:(?:{_QUOTE})?{_SPACE}[:=]|{_QUOTE}{_SPACE},)"
 # Not a variable, a placeholder, stars or a word in angle brackets.
 _GIVEN = r"(?![$<{%*]|\[|\.\.\.|x{3,}|X{3,})"
 _HEADER_END = r"[^\s\"'`\\,;<>{}]"
@@ -64,13 +66,13 @@ RULES = (
     ),
     _rule(
         "bearer",
-        r"(?i:bearer)(?:\s|%20|\\?[\"']?:\s?\\?[\"']?){1,4}(?=[\w.~+/=-]{0,64}[0-9A-Z=])(?P<secret>[\w.~+/=-]{8,4000}+)",
+        r"(?i:bearer)(?:\s|%20|:){1,4}(?!\w{1,40}=[\\\"'])(?=[\w.~+/=-]{0,64}[0-9A-Z=])(?P<secret>[\w.~+/=-]{8,4000}+)",
     ),
     _rule(
         "authorization",
-        rf"(?i:authorization)(?:{_QUOTE})?{_SPACE}(?:[:=]|,){_SPACE}(?:b?{_QUOTE})?"
+        rf"(?i:authorization){_SIGN}{_SPACE}(?:[bfru]{{0,2}}{_QUOTE})?"
         rf"(?:(?i:basic|bearer|token|digest|negotiate|apikey|key|bot|ssws|aws|sharedkey)[ \t]{{1,4}})?"
-        rf"(?=[\w.~+/=:-]{{0,64}}[0-9A-Z=]){_GIVEN}(?P<secret>[\w.~+/=:-]{{8,4000}}+)(?!\()",
+        rf"(?=[\w.~+/=:-]{{0,64}}[0-9A-Z=])(?!(?:_?[A-Z][a-z]{{1,40}}+){{1,12}}+(?![\w.~+/=-])){_GIVEN}(?P<secret>[\w.~+/=:-]{{8,4000}}+)(?!\()",
     ),
     _rule(
         "basic",
@@ -79,19 +81,26 @@ RULES = (
     ),
     _rule(  # all that a browser sends
         "cookie",
-        rf"(?<![Ss][Ee][Tt]-)(?i:cookies?)(?:{_QUOTE})?{_SPACE}[:=,]{_SPACE}(?:b?{_QUOTE})?"
+        rf"(?<![Ss][Ee][Tt]-)(?i:cookies?){_SIGN}{_SPACE}(?:[bfru]{{0,2}}{_QUOTE})?"
         r"(?P<secret>[\w.$-]{1,64}=[^\s\"'`\\;]{4,4000}+(?:;[ ]?[\w.$-]{1,64}=[^\s\"'`\\;]{0,4000}+){0,50})",
     ),
     _rule(  # what a server gives it, without where and how long it holds
         "set-cookie",
-        rf"(?i:set-cookie)2?(?:{_QUOTE})?{_SPACE}[:=,]{_SPACE}(?:b?{_QUOTE})?[\w.$-]{{1,64}}="
+        rf"(?i:set-cookie)2?{_SIGN}{_SPACE}(?:[bfru]{{0,2}}{_QUOTE})?[\w.$-]{{1,64}}="
         r"(?P<secret>[^\s\"'`\\;]{4,4000}+)",
     ),
     _rule(
         (" -u", " --user", " --proxy-user"),
-        rf"[ ](?:-u|--user|--proxy-user)[ =]?(?:{_QUOTE})?[^\s:\"'\\]{{0,100}}+:{_GIVEN}(?P<secret>[^\s\"'\\]{{1,200}})",
+        rf"[ ](?:-u|--user|--proxy-user)[ =]?(?:{_QUOTE})?[^\s:\"'\\]{{0,100}}+:"
+        rf"{_GIVEN}(?P<secret>[^\s\"'\\]{{1,200}})",
         after=("curl",),
     ),
+    _rule(
+        (" -b ", " --cookie "),
+        rf"[ ](?:-b|--cookie)[ ](?:{_QUOTE})?(?P<secret>[\w.$-]{{1,64}}=[^\s\"'\\]{{4,2000}})",
+        after=("curl",),
+    ),
+    _rule("wandb login ", r"wandb login (?:--\w+ )?(?P<secret>\w{40,100})"),
     _rule(  # HTTPie, and what else asks for both at once
         (" -a ", " --auth", " --creds", " --user", " -u "),
         rf"[ ](?:--[a-z]{{4,6}}|-[ua])[ =](?:{_QUOTE})?[A-Za-z0-9_.@+-]{{1,100}}+:{_GIVEN}(?!\d{{1,5}}\b)"
@@ -99,19 +108,20 @@ RULES = (
         r"(?P<secret>(?!//)[^\s\"'\\:/]{3,200})(?=[\s\"'\\]|$)",
     ),
     _rule(
-        (" -p", " -a "),
-        rf"[ ](?:-p[ ]?|-a )(?:{_QUOTE})?{_GIVEN}(?=[^\s\"'\\]{{0,60}}[0-9!@#$%^&*])"
+        (" -p", " -a ", " -n "),
+        rf"[ ](?:-[pP][ ]?|-a |-N )(?:{_QUOTE})?{_GIVEN}(?=[^\s\"'\\]{{0,60}}[0-9!@#$%^&*])"
         r"(?P<secret>[^\s\"'\\-][^\s\"'\\]{2,100})",
-        after=("mysql", "mariadb", "sshpass", "redis-cli", " login "),
+        after=("mysql", "mariadb", "sshpass", "redis-cli", " login ", "zip", "ssh-keygen"),
     ),
     _rule(
         "identified",
-        rf"(?i:identified\s{{1,4}}(?:with\s{{1,4}}\w{{1,32}}\s{{1,4}})?(?:by|as)(?:\s{{1,4}}password)?\s{{1,4}})"
-        rf"(?:{_QUOTE})?{_GIVEN}(?P<secret>[^\s\"'`\\;,]{{3,200}})",
+        r"(?:(?i:identified\s{1,4}(?:with\s{1,4}\w{1,32}\s{1,4})?(?:by|as)(?:\s{1,4}password)?)\s{1,4}\\{0,7}[\"']"
+        rf"|IDENTIFIED\s{{1,4}}BY\s{{1,4}}){_GIVEN}(?P<secret>[^\s\"'`\\;,]{{3,200}})",
     ),
     _rule(
         "machine",
-        r"machine[ \t]{1,4}\S{1,200}\s{1,8}login[ \t]{1,4}\S{1,100}\s{1,8}password[ \t]{1,4}(?P<secret>\S{1,200})",
+        r"machine[ \t]{1,4}\S{1,200}\s{1,8}login[ \t]{1,4}\S{1,100}"
+        r"\s{1,8}password[ \t]{1,4}(?P<secret>\S{1,200})",
     ),
     _rule(  # .pgpass
         (":5432:", ":5433:", ":6432:", ":*:"),
@@ -127,7 +137,8 @@ RULES = (
     ),
     _rule(
         "private-lines:",
-        r"(?i:private-lines: \d{1,4}(?:\s|\\[rn]){1,4})(?P<secret>(?:[A-Za-z0-9+/=]{1,80}(?:\s|\\[rn]){1,4}){1,60}+)",
+        r"(?i:private-lines: \d{1,4}(?:\s|\\[rn]){1,4})"
+        r"(?P<secret>(?:[A-Za-z0-9+/=]{1,80}(?:\s|\\[rn]){1,4}){1,60}+)",
     ),
     _rule(
         "eyj",
@@ -156,3 +167,6 @@ RULES = (
     _rule("hooks.zapier.com", r"hooks\.zapier\.com/hooks/catch/(?P<secret>[\w/]{8,80})"),
     _rule("api.telegram.org/bot", r"api\.telegram\.org/bot(?P<secret>\d{6,12}:[\w-]{20,60})"),
 )
+
+# Discord's, which begins with nothing fixed; its first letter is looked for in the whole text.
+BOT_TOKEN = re.compile(r"[MNO](?<![\w.-][MNO])[\w-]{22,27}\.[\w-]{6}\.[\w-]{27,45}(?![\w.-])")

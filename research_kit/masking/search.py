@@ -15,7 +15,7 @@ from ahocorasick_rs import AhoCorasick
 
 from research_kit.masking.formats import Format, load_formats
 from research_kit.masking.named import NAME_TRIGGERS, find_named_value
-from research_kit.masking.rules import RULES, Rule
+from research_kit.masking.rules import BOT_TOKEN, RULES, Rule
 from research_kit.masking.values import is_random
 
 __all__ = ["secret_places"]
@@ -44,6 +44,8 @@ def secret_places(text: str) -> Iterator[Span]:
                 ends[find] = span[1]
                 if span[0] < span[1]:
                     yield span
+    if "." in text:
+        yield from (found.span() for found in BOT_TOKEN.finditer(text) if is_random(found.group()))
 
 
 @cache
@@ -105,7 +107,7 @@ def _begins_word(text: str, start: int) -> bool:
 
 
 def _is_inside_base64(text: str, start: int) -> bool:
-    """Whether what begins at ``start`` goes on with a long text in base64, after one of its signs or lines."""
+    """Whether what begins at ``start`` is within a long text in base64, after one of its signs or lines."""
     before = text[max(0, start - 68) : start]
     if before.endswith(("+", "/")):
         return _BASE64_END.search(before[:-1]) is not None and is_random(before[-33:-1])

@@ -1,6 +1,7 @@
 """What a value says of itself: filler, a path, code, prose, or something that may be a secret.
 
-Owns the judgement of a value without its name; `names` judges the name. Pure functions, each linear in its text.
+Owns the judgement of a value without its name; `names` judges the name. Pure functions, linear in
+their text.
 """
 
 from __future__ import annotations
@@ -61,11 +62,14 @@ _PROSE = word_set(
 _WORD = re.compile(r"[A-Za-z]+|[^A-Za-z\s_.:/-]")
 _CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])")
 _TEMPLATE = re.compile(
-    r"\$[({]|\$[A-Z_][A-Z0-9_]*$|\{\{|\{[A-Za-z_][\w.]*\}$|%[({]|%[sdr]$|%[A-Z_]+%$|<[^<>]*>?$|@[A-Z_]+@$|\[[A-Za-z _-]+\]$"
+    r"\$[({]|\$[A-Z_][A-Z0-9_]*$|\{\{|\{[A-Za-z_][\w.]*\}$|%[({]|%[sdr]$|%[A-Z_]+%$|<[^<>]*>?$|@[A-Z_]+@$"
+    r"|\[[A-Za-z _-]+\]$"
     r"|(?:process\.|os\.|sys\.|import\.meta\.|Deno\.)?env(?:iron)?[.\[]|(?:vault|op|aws|gcp|ssm|secretsmanager|keyring)://|!"
     r"(?:Ref|Sub|vault|secret|env|ENV)\b|arn:aws|projects/"
 )
-_NAME_OF_VARIABLE = re.compile(r"[A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+$")
+# A field that is filled in later, inside of a value.
+_FIELD = re.compile(r"\{[A-Za-z_][\w.]{0,60}[}(\[!:]|<[A-Za-z_ -]{1,40}>|\*{3}")
+_NAME_OF_VARIABLE = re.compile(r"[A-Z][A-Z0-9]*+(?:_[A-Z0-9]++)++$")
 _FOLDERS = tuple(
     word_set(
         """
@@ -80,7 +84,9 @@ _FILE = re.compile(
     r"[\w./\\~-]+\.(?:txt|json|ya?ml|toml|ini|cfg|conf|env|pem|key|crt|cer|p12|pfx|pub|py|ipynb|csv|md|html?|js|ts|sh|log)$"
 )
 _IDENTIFIER = re.compile(r"[A-Za-z_$][A-Za-z_0-9$]*$")
-_DOTTED = re.compile(r"[A-Za-z_]\w*(?:(?:\.|->|::)[A-Za-z_]\w*)+$", re.ASCII)
+_NAME = re.compile(r"_{0,2}[A-Za-z]++(?:(?:\.|->|::|_)[A-Za-z]++)*+\d?[A-Z]?$")
+_KEBAB = re.compile(r"[a-z]++(?:-[a-z]++)++$")
+_DOTTED = re.compile(r"[A-Za-z_]\w*+(?:(?:\.|->|::)[A-Za-z_]\w*+)++$", re.ASCII)
 
 
 def is_random(text: str) -> bool:
@@ -101,7 +107,13 @@ def is_filler(text: str) -> bool:
 
 def is_placeholder(text: str) -> bool:
     """Whether ``text`` stands for a secret that is somewhere else."""
-    if is_filler(text) or _TEMPLATE.match(text) or text.endswith(("...", "…")) or "masked]" in text:
+    if (
+        is_filler(text)
+        or _TEMPLATE.match(text)
+        or _FIELD.search(text)
+        or text.endswith(("...", "…"))
+        or "masked]" in text
+    ):
         return True
     words = _WORD.findall(_CAMEL.sub(" ", text))
     return all(word.lower() in _VOCABULARY or not word.isalnum() for word in words)
@@ -122,16 +134,18 @@ def is_code(text: str, next_character: str) -> bool:
 
 
 def is_identifier(text: str) -> bool:
-    """Whether ``text`` is the name of a variable rather than what it holds."""
-    if _NAME_OF_VARIABLE.match(text):
+    """Whether ``text`` is the name of a variable, a class or a header rather than what it holds."""
+    if _NAME_OF_VARIABLE.match(text) or _KEBAB.match(text):
         return True
+    if _NAME.match(text) and (_CAMEL.search(text) or not text.isalnum()):
+        return len(text) >= 4 * sum(map(str.isupper, text))
     return "_" in text and _IDENTIFIER.match(text) is not None and not is_random(text)
 
 
 def is_prose(text: str) -> bool:
     """Whether ``text`` is a sentence or a label about passwords."""
     words = text.lower().replace("'", " ").split()
-    return len(words) > 1 and any(word.strip(".,:;!?*()") in _PROSE for word in words)
+    return "|" in words or (len(words) > 1 and any(word.strip(".,:;!?*()") in _PROSE for word in words))
 
 
 def says_nothing(text: str) -> bool:

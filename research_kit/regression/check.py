@@ -23,6 +23,9 @@ from research_kit.regression.run_session import order_run
 from research_kit.regression.trace_baseline import compare_traces, read_trace_baseline, write_trace_baseline
 from research_kit.regression.warm_kernels import WarmKernels
 from research_kit.regression.working_folder import working_folder
+from research_kit.session.environment_file import PROJECT_NAMES
+from research_kit.sources import note_file
+from research_kit.trust import is_trusted
 
 __all__ = ["Check", "CheckOptions", "check_notebook", "check_once"]
 
@@ -146,7 +149,7 @@ def _run(case: _Case, warm_kernels: WarmKernels | None) -> RunResult:
             parameters=planned.parameters,
             cell_timeout_s=own.cell_timeout_s or plan.cell_timeout_s,
             notebook_timeout_s=own.notebook_timeout_s or plan.notebook_timeout_s,
-            environ=_environ(own.environment),
+            environ=_environ(own.environment, plan.root / "pyproject.toml"),
             warm_kernels=warm_kernels,
             order=order_run(planned, plan, case.options.record),
             cwd=cwd,
@@ -158,8 +161,20 @@ def _run(case: _Case, warm_kernels: WarmKernels | None) -> RunResult:
     return result
 
 
-def _environ(environment: Mapping[str, str]) -> dict[str, str] | None:
-    return {**os.environ, **environment} if environment else None
+def _environ(environment: Mapping[str, str], file: Path) -> dict[str, str] | None:
+    """Return the environment of a kernel; None for that of this process."""
+    if not environment:
+        return None
+    own = {
+        name: text for name, text in environment.items() if name in PROJECT_NAMES and name not in os.environ
+    }
+    environ = {
+        **os.environ,
+        **{name: text for name, text in environment.items() if name not in PROJECT_NAMES},
+    }
+    if not (file.is_file() and is_trusted(file, file.read_bytes())):
+        note_file(environ, str(file), own, ())
+    return environ | own
 
 
 def _trace_problems(case: _Case, run: RunResult) -> Iterator[str]:

@@ -20,6 +20,7 @@ from research_kit.errors import ConfigError
 __all__ = ["format_notebook", "parse_notebook", "read_notebook"]
 
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+_CELL_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _SAVE_AGAIN = "Save it again with Jupyter"
 
 
@@ -60,6 +61,10 @@ def parse_notebook(text: str, name: str) -> NotebookNode:
             "it is JSON, but not a notebook (nbformat, metadata, or the type or source of a cell, is missing)"
         )
         raise ConfigError(_unreadable(name, cause, _SAVE_AGAIN))
+    for cell in document.get("cells", ()):
+        # nbformat makes another one, and would quote this in a warning.
+        if "id" in cell and not _CELL_ID.fullmatch(str(cell["id"])):
+            del cell["id"]
     try:
         notebook: NotebookNode = nbformat.reads(json.dumps(document), as_version=4)  # type: ignore[no-untyped-call]
     except (nbformat.ValidationError, ValueError) as error:

@@ -165,6 +165,7 @@ class RegressionClient(PapermillNotebookClient):  # type: ignore[misc]  # paperm
             cwd=str(execution.cwd), stdout=execution.stderr, stderr=execution.stderr, **kwargs
         ):
             execution.has_started = True
+            _mask_parameters(self.nb)
             if execution.options.memory_limit_mb is not None:
                 limit_memory(self.km.provisioner.pid, execution.options.memory_limit_mb)
             # papermill asks the kernel after the last cell and waits without limit; its specification knows.
@@ -257,11 +258,11 @@ class RegressionClient(PapermillNotebookClient):  # type: ignore[misc]  # paperm
         self.execution.error = CellError(
             cell_index=cell_index,
             execution_count=cell.get("execution_count"),
-            source=cell.source,
+            source=masked_text(cell.source),
             error_name=name,
-            error_value=strip_colours(value),
-            traceback=strip_colours(traceback),
-            last_output=_last_output(cell),
+            error_value=masked_text(strip_colours(value)),
+            traceback=masked_text(strip_colours(traceback)),
+            last_output=masked_text(_last_output(cell)),
         )
 
     def _interrupt(self, cell: NotebookNode) -> str:
@@ -320,6 +321,12 @@ def _saving_plainly(nb_man: Any) -> Iterator[None]:
 def register_engine() -> None:
     """Make the engine known to papermill; doing it twice equals doing it once."""
     papermill_engines.register(ENGINE_NAME, RegressionEngine)
+
+
+def _mask_parameters(notebook: NotebookNode) -> None:
+    papermill = notebook.metadata.get("papermill", {})
+    if papermill.get("parameters"):
+        papermill["parameters"] = json.loads(masked_text(json.dumps(papermill["parameters"], default=str)))
 
 
 def _mask_cell(cell: NotebookNode) -> None:

@@ -18,6 +18,7 @@ from typing import Any, Literal, NoReturn, cast, get_args
 
 from research_kit.errors import ConfigError
 from research_kit.regression.expectations import Expectations, read_expectations
+from research_kit.session.environment_file import PROJECT_NAMES, is_own_name
 
 __all__ = ["NotebookOptions", "ReplayMode", "parameter_sets", "read_metadata", "read_options"]
 
@@ -209,6 +210,8 @@ class _Reading:
         for name, text in value.items():
             if not isinstance(text, str):
                 self.refuse("environment", f"has {name} = {text!r}, which is not a text. Put it in quotes")
+            if is_own_name(name.lstrip("_")) and name not in PROJECT_NAMES:
+                self.refuse("environment", f"has {name}, which only you can set, in your own environment")
         return value
 
     def record(self) -> ReplayMode | None:

@@ -113,9 +113,10 @@ def _answerer(method: str) -> Callable[..., Any]:
         if player is None:
             return await wrapped(*args, **kwargs)
         request = _request(method, client, args, kwargs)
-        # A list is asked for before each call, and recorded once as long as it says the same.
+        # A list is asked for before each call, and recorded once as long as it says the same. While calls
+        # reach the servers, what they may do is theirs to say, and not a file's of the project.
         found = player.find("mcp", request, repeats_last=method == _LIST and player.record == "none")
-        if found is None:
+        if found is None or (method == _LIST and player.record != "none"):
             return await _record(player, method, request, wrapped(*args, **kwargs))
         with _observed(method, request):
             await asyncio.sleep(found.answer.get("latency_s", 0) if player.replays_latency else 0)

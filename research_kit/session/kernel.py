@@ -358,7 +358,7 @@ class KernelSession:
             state=state,
             base_url=backend.base_url,
             session_url=backend.session_url(known.session_id) if known.session_id else None,
-            reason=delivery.reason or known.reason,
+            reason=delivery.reason or backend.notice or known.reason,
             pending_count=delivery.pending_count,
             delivered_count=delivery.delivered_count,
             lost_count=delivery.lost_count,

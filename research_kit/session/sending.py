@@ -21,7 +21,6 @@ from research_kit.wire import (
     BoundedClient,
     Bounds,
     JsonError,
-    open_client,
     parse_json,
     retry_after_s,
 )
@@ -72,7 +71,7 @@ class Sender:
     def __init__(self, get_backend: Callable[[], Backend]) -> None:
         self._get_backend = get_backend
         self._client: httpx.Client | None = None
-        self._base_url = ""
+        self._place: tuple[object, ...] = ()
 
     def close(self) -> None:
         """Close the connections."""
@@ -107,10 +106,11 @@ class Sender:
 
     def _way(self, backend: Backend) -> _Way:
         timeout_s = load_settings().request_timeout_s
-        if self._client is None or backend.base_url != self._base_url:
+        place = (backend.base_url, backend.socket_path, backend.secret_key)
+        if self._client is None or place != self._place:
             self.close()
-            self._base_url = backend.base_url
-            self._client = open_client(backend.base_url, timeout_s=timeout_s)
+            self._place = place
+            self._client = backend.open_client(timeout_s=timeout_s)
             self._bounded = BoundedClient(self._client)
         return _Way(client=self._bounded, backend=backend, timeout_s=timeout_s)
 

@@ -16,6 +16,8 @@ from enum import IntEnum
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
+from research_kit.private import open_private as open_own
+
 __all__ = [
     "HEAD_BYTES",
     "NO_KEY",
@@ -101,9 +103,13 @@ def write_all(file: BinaryIO | NoFile, data: bytes) -> int:
 
 
 def open_private(path: Path, flags: int = 0) -> BinaryIO:
-    """Open a file for reading and appending that nobody else can read, beginning it when needed."""
+    """Open a file for reading and appending that nobody else can use, beginning it when needed.
+
+    Raises:
+        OSError: When it cannot be opened, or is a link or somebody else's.
+    """
     # What is written goes to the end, wherever something was read last.
-    opened = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | flags, 0o600)
+    opened = open_own(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | flags)
     return os.fdopen(opened, "r+b", buffering=0)
 
 

@@ -17,6 +17,7 @@ from typing import Any, cast
 
 import httpx
 from langfuse import Langfuse, LangfuseOtelSpanAttributes
+from langfuse.api import AsyncLangfuseAPI
 from opentelemetry import trace
 from opentelemetry.context import Context
 from opentelemetry.sdk.resources import Resource
@@ -33,6 +34,7 @@ from research_kit.session.ids import OwnIdGenerator
 from research_kit.session.mcp_baggage import carry_session_on_mcp_calls
 from research_kit.session.scores import ClientTransport, ScoreTransport
 from research_kit.session.stamping import Stamp, StampingProcessor
+from research_kit.wire import no_cookies
 
 __all__ = ["ClientPlan", "Telemetry", "is_sent_by_langfuse", "plan_client", "start_telemetry"]
 
@@ -179,13 +181,25 @@ def plan_client(
 
 def _api_client(backend: Backend, delivery: DeliveryProcessor, given: httpx.Client | None) -> httpx.Client:
     """Return the client of Langfuse's API functions, whose scores go the way of observations."""
-    network: httpx.BaseTransport
-    if given is not None:
-        network = ClientTransport(given)
-    else:
-        # A server elsewhere may lead from http to https; the embedded store does not.
-        network = httpx.HTTPTransport(verify=backend.state != "local")
-    return httpx.Client(transport=ScoreTransport(delivery.add_score, network=network))
+    network = backend.transport()
+    if network is None:
+        # A server elsewhere may lead from http to https, so its way has certificates.
+        network = httpx.HTTPTransport() if given is None else ClientTransport(given)
+    transport = ScoreTransport(delivery.add_score, network=network)
+    return httpx.Client(transport=transport, cookies=no_cookies())
+
+
+def _lead_async_api(client: Langfuse, backend: Backend) -> None:
+    """Lead the SDK's asynchronous API to the store; its own way is the port, whoever listens there."""
+    from research_kit.store.transports import async_transport_to
+
+    client.async_api = AsyncLangfuseAPI(
+        base_url=backend.base_url,
+        username=backend.public_key,
+        password=backend.secret_key,
+        x_langfuse_public_key=backend.public_key,
+        httpx_client=httpx.AsyncClient(transport=async_transport_to(backend)),
+    )
 
 
 def is_sent_by_langfuse(public_key: str) -> bool:
@@ -254,6 +268,11 @@ def start_telemetry(plan: ClientPlan, client: Langfuse, *, get_stamp: Callable[[
     # After Langfuse's processor, so that attributes propagated by user code are already there and win.
     provider.add_span_processor(_ProjectProcessor(plan.backend.public_key, processors))
     carry_session_on_mcp_calls()
+    if plan.backend.state == "local":
+        _lead_async_api(client, plan.backend)
+        if hasattr(os, "register_at_fork"):
+            # In a forked process the SDK makes its own anew.
+            os.register_at_fork(after_in_child=lambda: _lead_async_api(client, plan.backend))
     telemetry = Telemetry(
         client=client,
         delivery=plan.delivery,

@@ -1,7 +1,7 @@
 """The HTTP application: API and pages together, and what happens around every request.
 
-Owns the middleware and the answers to unknown paths. Invariant: nothing but health, legacy reads and the
-style sheet is answered without the key pair or a link proof.
+Owns the middleware and the answers to unknown paths. Invariant: nothing but health, the server's proof,
+legacy reads, the way in and the pages' static files is answered without the key pair, a token or a cookie.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from research_kit.store.access import LoopbackOnly
+from research_kit.store.access import LoopbackOnly, UnreadBodies
 from research_kit.store.answers import ApiError, answer_api_error, json_answer
 from research_kit.store.api import Api, method_not_allowed
 from research_kit.store.context import Activity, Store
@@ -40,9 +40,10 @@ def build_app(store: Store) -> Starlette:
     """Put the application together."""
     api = Api(store)
     return Starlette(
-        routes=[*api.routes(), *page_routes(store.database, store.credentials)],
+        routes=[*api.routes(), *page_routes(store)],
         middleware=[
-            Middleware(LoopbackOnly, credentials=store.credentials),
+            Middleware(UnreadBodies),
+            Middleware(LoopbackOnly, store=store),
             Middleware(_NoteActivity, activity=store.activity),
         ],
         exception_handlers={

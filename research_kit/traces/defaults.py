@@ -16,6 +16,8 @@ from research_kit.traces.reader import TraceReader
 
 __all__ = ["bound_session", "is_bound", "open_reader"]
 
+_TIMEOUT_S = 30.0
+
 
 @contextmanager
 def open_reader(reader: TraceReader | None = None) -> Iterator[TraceReader]:
@@ -38,7 +40,15 @@ def open_reader(reader: TraceReader | None = None) -> Iterator[TraceReader]:
         )
     backend = resolve_backend()
     keys = (backend.public_key, backend.secret_key)
-    with TraceReader(backend.base_url, *keys, max_read_mb=load_settings().read_max_mb) as opened:
+    read_max_mb = load_settings().read_max_mb
+    if backend.state == "local":
+        with (
+            backend.open_client(timeout_s=_TIMEOUT_S) as client,
+            TraceReader(backend.base_url, *keys, client=client, max_read_mb=read_max_mb) as opened,
+        ):
+            yield opened
+        return
+    with TraceReader(backend.base_url, *keys, max_read_mb=read_max_mb) as opened:
         yield opened
 
 

@@ -40,6 +40,7 @@ def jupyter(scripted_lm: ScriptedLM, tmp_path_factory: pytest.TempPathFactory) -
         "RESEARCH_KIT_LM": f"openai/{MODEL}",
         "RESEARCH_KIT_LM_BASE_URL": scripted_lm.base_url,
         "RESEARCH_KIT_STRICT_TELEMETRY": "true",
+        "XDG_CONFIG_HOME": str(folder / "config"),
     }
     with running_jupyter(folder, environ) as server:
         yield server

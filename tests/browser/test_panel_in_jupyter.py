@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 from notebook_page import OPEN_CHAT, NotebookPage
 from playwright.async_api import expect
@@ -18,6 +21,8 @@ BEFORE_PAUSE = (
     "The **most** common answer begins with a sentence that is long enough to be shown while the rest of it "
     "is still on its way from the model to the reader "
 )
+
+PRACTICE = Path(__file__).parents[1] / "agent" / "stdio_server.py"
 
 # A chat with a tool that says nothing of itself, so that it asks before it runs.
 OPEN_CHAT_WITH_TOOL = """%load_ext research_kit
@@ -36,6 +41,19 @@ def keep(text: str) -> str:
 rk.new_session()
 rk.chat(tools=[ToolServer("lab", lab)])"""
 
+# A chat in the folder of a project that nobody has trusted yet.
+OPEN_CHAT_IN_CLONE = f"""%load_ext research_kit
+import json, os, sys
+import research_kit as rk
+from pathlib import Path
+
+Path("clone").mkdir()
+practice = {{"command": sys.executable, "args": [{str(PRACTICE)!r}]}}
+Path("clone/mcp.json").write_text(json.dumps({{"mcpServers": {{"practice": practice}}}}))
+os.chdir("clone")
+rk.new_session()
+rk.chat()"""
+
 both_front_ends = pytest.mark.parametrize("front_end", ["lab", "notebook"])
 
 
@@ -52,6 +70,31 @@ def tool_call(name: str, arguments: str) -> Reply:
 def answer(text: str, *, pause_before: str | None = None) -> Reply:
     """The assistant's step in which it answers."""
     return adapter_reply(pause_before=pause_before, reasoning="I know this.", answer=text)
+
+
+@both_front_ends
+async def test_links_of_the_panel_open_the_pages(
+    notebook: NotebookPage, scripted_lm: ScriptedLM, front_end: str
+) -> None:
+    """A click has the kernel make a link for once; the saved address opens in the same browser later."""
+    await notebook.open(f"links-{front_end}.ipynb", OPEN_CHAT)
+    await notebook.open_chat()
+    scripted_lm.script(decision(), answer("What the page shows as well."))
+    await notebook.ask(f"What is on the page of {front_end}?")
+    await notebook.expect_state(notebook.answers.nth(0), "finished")
+    shows = {"Open session": f"on the page of {front_end}", "Trace": "scripted-model"}
+    for name, text in shows.items():
+        link = notebook.panel.get_by_role("link", name=name).first
+        async with notebook.page.expect_popup() as popup:
+            await link.click()
+        shown = await popup.value
+        await expect(shown.get_by_text(text).first).to_be_visible(timeout=60_000)
+        assert re.match(r"http://rk-[0-9a-f]{16}\.localhost:\d+/at-[0-9a-f]{32}/project/", shown.url)
+        address = await link.get_attribute("href")
+        assert address is not None
+        assert "token" not in address
+        await shown.goto(address)
+        await expect(shown.get_by_text(text).first).to_be_visible()
 
 
 @both_front_ends
@@ -221,3 +264,30 @@ async def test_tools_ask_and_what_is_kept_can_be_changed(
     async with notebook.page.expect_download() as download:
         await panel.get_by_role("button", name="JSON lines").click()
     assert (await download.value).suggested_filename == f"chat-{session_id}.jsonl"
+
+
+@pytest.mark.parametrize("front_end", ["lab"])
+async def test_tools_of_a_project_wait_for_trust(
+    notebook: NotebookPage, scripted_lm: ScriptedLM, front_end: str
+) -> None:
+    """The panel shows what the project would start; after Trust its tools are used by the next message."""
+    await notebook.open("clone.ipynb", OPEN_CHAT_IN_CLONE, "os.chdir('..')")
+    await notebook.open_chat()
+    card = notebook.panel.get_by_role("group", name="Trust these tool servers?")
+    await expect(card).to_contain_text("stdio_server.py")
+    scripted_lm.script(decision(), answer(f"{BEFORE_PAUSE} without the project"))
+    await notebook.ask("What is 2 and 3, before anybody said so?")
+    first = notebook.answers.nth(0)
+    await notebook.expect_state(first, "finished")
+    await expect(first).to_contain_text("you have not trusted it: practice")
+    await expect(card).to_be_visible()
+    await card.get_by_role("button", name="Trust", exact=True).click()
+    await expect(card).to_be_hidden()
+    add = tool_call("add", '{"a": 2, "b": 3}')
+    scripted_lm.script(add, decision(), answer(f"{BEFORE_PAUSE} with the project"))
+    await notebook.ask("And what is it now?")
+    second = notebook.answers.nth(1)
+    await notebook.expect_state(second, "finished")
+    await expect(second.locator(".rk-tool")).to_contain_text("add")
+    await expect(second.locator(".rk-tool").first).to_have_attribute("data-state", "finished")
+    await notebook.run_cell(1)

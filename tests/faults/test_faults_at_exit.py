@@ -53,7 +53,7 @@ def test_next_kernel_delivers(name: str, new_kernel: Any, place: Any) -> None:
 @pytest.mark.faults_long
 def test_kernel_ends_when_the_address_cannot_be_found(new_kernel: Any, place: Any) -> None:
     """With a host that does not exist the kernel ends by itself and keeps its spans."""
-    kernel = new_kernel(LANGFUSE_BASE_URL="http://langfuse.invalid")
+    kernel = new_kernel(LANGFUSE_BASE_URL="https://langfuse.invalid")
     kernel.load()
     kernel.run(f"work({MADE_COUNT})")
     assert kernel.exit_by_itself() == 0

@@ -30,7 +30,7 @@ def test_garbage_at_the_first_contact_prints_nothing(new_kernel: Any, place: Any
 
 def test_malformed_address_at_the_first_contact_prints_nothing(new_kernel: Any, place: Any) -> None:
     """A host that cannot be named prints nothing."""
-    kernel = new_kernel(LANGFUSE_BASE_URL="http://langfuse..invalid")
+    kernel = new_kernel(LANGFUSE_BASE_URL="https://langfuse..invalid")
     kernel.load()
     kernel.run("work(1)")
     kernel.wait_for_state("buffering")
@@ -59,7 +59,7 @@ def test_forked_child_does_not_declare_the_cell_dead(new_kernel: Any, place: Any
 
 def test_address_corrected_between_two_kernels(new_kernel: Any, place: Any) -> None:
     """What waits for a mistyped address is delivered when the address is corrected."""
-    kernel = new_kernel(LANGFUSE_BASE_URL="http://langfuse.invalid")
+    kernel = new_kernel(LANGFUSE_BASE_URL="https://langfuse.invalid")
     session_id = kernel.load()
     kernel.run("work(3)")
     assert kernel.exit_by_itself() == 0

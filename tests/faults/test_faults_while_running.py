@@ -93,9 +93,9 @@ def test_fault_comes_back_in_the_midst(module_kernel: Any, place: Any) -> None:
 
 def test_address_that_cannot_be_found(new_kernel: Any, place: Any) -> None:
     """Hosts that do not exist or cannot be named hold back; the corrected address gets everything."""
-    kernel = new_kernel(LANGFUSE_BASE_URL="http://langfuse.invalid")
+    kernel = new_kernel(LANGFUSE_BASE_URL="https://langfuse.invalid")
     session_id = kernel.load()
-    for address in ("http://langfuse.invalid", "http://langfuse..invalid"):
+    for address in ("https://langfuse.invalid", "https://langfuse..invalid"):
         kernel.run(f"os.environ['LANGFUSE_BASE_URL'] = {address!r}\nwork({MADE_COUNT})")
         assert not kernel.ask("rk.flush(0.5)")
         status = kernel.wait_for_state("buffering")

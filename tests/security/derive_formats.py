@@ -126,7 +126,7 @@ def python_pattern(pattern: str) -> str:
 
 
 def derive(rules: Sequence[dict[str, Any]]) -> dict[str, list[Any]]:
-    """Return by beginning: how many characters must follow, and which there are besides letters and digits."""
+    """Return by beginning: how many characters follow at least, and which besides letters and digits."""
     formats: dict[str, list[Any]] = {}
     for rule in rules:
         pattern = rule["pattern"]

@@ -10,9 +10,9 @@ from collections.abc import Callable
 import pandas as pd
 import pytest
 from hostile_logs import HOSTILE, OWN_COMMAND, TEXTS, breaches, character_breaches
-from research_kit.traces.notices import warn_user
 
 import research_kit as rk
+from research_kit._notices import warn_user
 from research_kit.chat.cell_chat import CellAnswer
 from research_kit.chat.events import ApprovalNeeded, MessageFinished, Notice, ToolFinished, ToolStarted, Usage
 from research_kit.chat.markdown import defuse_markdown, render_markdown
@@ -20,7 +20,7 @@ from research_kit.chat.ui_messages import ChatMessage, fold_event, message_to_wi
 from research_kit.cli import transfer_commands
 from research_kit.cli.doctor import Finding
 from research_kit.cli.printing import say
-from research_kit.errors import BackendError, ConfigError, MissingExtraError
+from research_kit.errors import BackendError, ConfigError, MissingExtraError, ResearchKitError
 from research_kit.regression.report import CellText
 from research_kit.regression.report_files import github_annotations, junit_xml, markdown_summary
 from research_kit.regression.report_page import report_page
@@ -79,10 +79,15 @@ def observations_of(text: str) -> pd.DataFrame:
     return build_observations([row])
 
 
+def _without_folds(error: ResearchKitError) -> str:
+    # A message may hold a diff. Its marks begin a group in a log of Buildkite, and nothing else.
+    return re.sub(r"^(?:---|\+\+\+|~~~|\^\^\^) ", "", str(error), flags=re.MULTILINE)
+
+
 LOG_PLACES: dict[str, Callable[[str], str]] = {
-    "error": lambda text: str(ConfigError(text)),
-    "backend error": lambda text: str(BackendError(text, base_url=text)),
-    "import error": lambda text: str(MissingExtraError(text)),
+    "error": lambda text: _without_folds(ConfigError(text)),
+    "backend error": lambda text: _without_folds(BackendError(text, base_url=text)),
+    "import error": lambda text: _without_folds(MissingExtraError(text)),
     "message": format_message,
     "summary": lambda text: format_summary(summary_of(text)),
     "JUnit": lambda text: "".join(ET.fromstring(junit_xml([summary_of(text)])).itertext()),

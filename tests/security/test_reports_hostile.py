@@ -56,6 +56,9 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_notebook(folder, "half", f"'{chr(0xD83D)}'")
     parameters = {"parameters": {"x": HOSTILE}}
     write_notebook(folder, "asks", "1", research_kit=parameters)
+    twice = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("1", id="a") for _ in "12"])
+    text = json.dumps(twice).replace('"id": "a"', '"id": "##vso[task.complete]"')
+    (folder / "twice.ipynb").write_text(text, encoding="utf-8")
     for name in FILE_NAMES:
         write_notebook(folder, name, "1 / 0")
     write_notebook(folder, "passes\n::error::p\x1b[2J", "1")

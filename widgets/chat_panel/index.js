@@ -38,8 +38,10 @@ const ENDS = { finished: "Answered", failed: "The answer failed", cancelled: "St
 
 const EXPORTS = { markdown: "Markdown", html: "Web page", jsonl: "JSON lines" };
 
-// Only the store on this computer wants a proof in the link, which is fetched when the link is clicked.
-const STORE_ADDRESS = /^http:\/\/(127\.0\.0\.1|localhost|\[::1\])[:/]/;
+// Pages of the embedded store, also behind jupyter-server-proxy. They open with a link for once, which the kernel
+// makes at the click.
+const STORE_ADDRESS =
+  /^http:\/\/(127\.0\.0\.1|localhost|\[::1\]|rk-[0-9a-f]{16}\.localhost)[:/]|\/proxy\/\d+\/project\//;
 
 // Pixels only, as Python has checked: nothing is loaded.
 // Controls, and what turns the direction of text; in normal use no letter has more than 12 marks.

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-_FOLDER = Path(__file__).parent
+_FOLDER = Path(__file__).parents[1] / "security"
 _ALPHABETS = {
     "an": string.ascii_letters + string.digits,
     "an36": string.ascii_lowercase + string.digits,
@@ -36,6 +36,11 @@ class SecretText(NamedTuple):
     kind: str
     text: str
     secret: str
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether the text ends within the secret, so that nothing may come behind it."""
+        return "unclosed" in self.kind
 
 
 def filled(template: str, seed: str) -> str:
