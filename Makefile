@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-EXTRAS := .[cluster,instrument,local-lm,papers,plots,polars,sql,stats]
+EXTRAS := .[cluster,instrument,local-lm,papers,plots,polars,stats]
 LOCK := requirements.lock
 # By file: what the fixtures of a file make is made once, not once per worker. In their order: long files come first.
 WORKERS := -n 2 --dist loadfile --no-loadscope-reorder

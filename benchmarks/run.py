@@ -24,6 +24,8 @@ from benchmarks.measuring import ROOT, Options, Row
 _BENCHMARKS = {
     "imports": "import_time",
     "spans": "span_cost",
+    "coverage": "coverage",
+    "masking": "masking_speed",
     "exit": "exit_time",
     "reading": "reading",
     "store": "store_speed",

@@ -5,6 +5,9 @@ from __future__ import annotations
 import inspect
 import warnings
 
+from research_kit.masking import masked_text
+from research_kit.plain_text import plain_text
+
 __all__ = ["warn_user"]
 
 _PACKAGE = __name__.partition(".")[0]
@@ -15,7 +18,7 @@ def warn_user(message: str) -> None:
     level, frame = 1, inspect.currentframe()
     while frame is not None and _is_ours(str(frame.f_globals.get("__name__", ""))):
         level, frame = level + 1, frame.f_back
-    warnings.warn(message, stacklevel=level)
+    warnings.warn(plain_text(masked_text(message)), stacklevel=level)
 
 
 def _is_ours(module: str) -> bool:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import math
 import re
 
+from research_kit.plain_text import plain_text
+
 __all__ = [
     "UNKNOWN",
     "cost_note",
@@ -24,8 +26,6 @@ UNKNOWN = "–"  # noqa: RUF001 - the dash is what readers expect for "no value"
 
 _MOST_DECIMALS = 6
 _LEAST_USD = 0.000_001  # what is less may round to nothing
-# Letters that look like nothing at all, although Unicode counts them as printable.
-_BLANK_LETTERS = frozenset("\u115f\u1160\u2800\u3164\uffa0")
 _MOST_SPACES = 3
 
 
@@ -94,12 +94,6 @@ def visible_text(text: str, *, limit: int | None = None) -> str:
     """
     shown = text if limit is None else text[:limit]
     spaced = re.sub(f" {{{_MOST_SPACES + 1},}}", lambda run: f" [{len(run[0])} spaces] ", shown)
-    line = "".join(map(_visible, spaced))
+    line = plain_text(spaced)
     rest_count = len(text) - len(shown)
     return f"{line}… {rest_count:,} more characters" if rest_count else line
-
-
-def _visible(character: str) -> str:
-    if character.isprintable() and character not in _BLANK_LETTERS:
-        return character
-    return character.encode("unicode_escape").decode("ascii")

@@ -16,6 +16,7 @@ from pathlib import Path
 from platformdirs import user_cache_path, user_data_path
 
 from research_kit.errors import ConfigError
+from research_kit.private import owner_id, private_directory
 from research_kit.sources import LANGFUSE, Sources, langfuse_mixture, read_sources
 
 __all__ = [
@@ -43,6 +44,7 @@ LOOPBACK_NAMES = ("127.0.0.1", "localhost", "::1")
 
 _DEFAULT_REQUEST_TIMEOUT_S = 10.0
 _DEFAULT_SPOOL_MB = 512.0
+_DEFAULT_READ_MB = 2048.0
 _PROXY_VARIABLES = ("http_proxy", "https_proxy", "all_proxy")
 
 _FALSE = frozenset({"0", "false", "no", "off"})
@@ -67,6 +69,7 @@ class Settings:
         cache_dir: Folder of files that may be deleted at any time, the local model among them.
         request_timeout_s: How long a server may take to answer a delivery.
         spool_max_mb: How much of what waits for a server is kept on disk, per process.
+        read_max_mb: How much a server may send for one read.
         store_max_age_days: How long the embedded store keeps traces; None keeps them all.
         store_max_mb: How large the embedded store may become; None sets no limit.
         store_idle_minutes: After how long without a request the store's server ends; None means never.
@@ -92,6 +95,7 @@ class Settings:
     cache_dir: Path
     request_timeout_s: float
     spool_max_mb: float
+    read_max_mb: float
     store_max_age_days: float | None
     store_max_mb: float | None
     store_idle_minutes: float | None
@@ -141,6 +145,7 @@ def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
         cache_dir=_cache_dir(_text(env, "RESEARCH_KIT_CACHE_DIR")),
         request_timeout_s=_number(env, "LANGFUSE_TIMEOUT") or _DEFAULT_REQUEST_TIMEOUT_S,
         spool_max_mb=_number(env, "RESEARCH_KIT_SPOOL_MAX_MB") or _DEFAULT_SPOOL_MB,
+        read_max_mb=_number(env, "RESEARCH_KIT_READ_MAX_MB") or _DEFAULT_READ_MB,
         store_max_age_days=_number(env, "RESEARCH_KIT_STORE_MAX_AGE_DAYS"),
         store_max_mb=_number(env, "RESEARCH_KIT_STORE_MAX_MB"),
         store_idle_minutes=_number(env, "RESEARCH_KIT_STORE_IDLE_MINUTES"),
@@ -155,8 +160,9 @@ def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
 
 
 def is_tracing_enabled() -> bool:
-    """Say whether telemetry is wanted; asked per observation, so it reads one variable only."""
-    return _flag(os.environ, "LANGFUSE_TRACING_ENABLED", default=True)
+    """Say whether telemetry is wanted, by Langfuse's variable and OpenTelemetry's."""
+    is_otel_disabled = os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true"
+    return not is_otel_disabled and _flag(os.environ, "LANGFUSE_TRACING_ENABLED", default=True)
 
 
 def is_replaying() -> bool:
@@ -186,28 +192,6 @@ def keep_loopback_direct() -> None:
     missing = [host for host in LOOPBACK_NAMES if host not in hosts]
     if missing and "*" not in hosts:
         os.environ["no_proxy"] = os.environ["NO_PROXY"] = ",".join([*hosts, *missing])
-
-
-def private_directory(path: Path, *, purpose: str) -> Path:
-    """Return ``path`` as an existing folder that only its owner can enter.
-
-    Raises:
-        ConfigError: When the folder cannot be created, read or written.
-    """
-    try:
-        path.mkdir(parents=True, exist_ok=True, mode=0o700)
-    except OSError as error:
-        raise ConfigError(_unusable(path, purpose, error.strerror or str(error))) from error
-    if not os.access(path, os.R_OK | os.W_OK | os.X_OK):
-        raise ConfigError(_unusable(path, purpose, "it is not readable and writable"))
-    return path
-
-
-def _unusable(path: Path, purpose: str, cause: str) -> str:
-    return (
-        f"Cannot use {str(path)!r} as the folder for {purpose}: {cause}. "
-        "Correct its permissions, or set RESEARCH_KIT_DATA_DIR to a folder that you can write."
-    )
 
 
 def _data_dir(wanted: str | None) -> tuple[Path, str]:
@@ -244,9 +228,12 @@ def temporary_directory() -> Path:
     Raises:
         ConfigError: When the folder belongs to somebody else, who could then read the traces.
     """
-    path, own_id = temporary_path(), owner_id()
-    if path.is_symlink() or (own_id is not None and path.exists() and path.stat().st_uid != own_id):
-        raise ConfigError(_unusable(path, "data", "it belongs to another user"))
+    path = temporary_path()
+    if path.is_symlink():
+        raise ConfigError(
+            f"Cannot use {str(path)!r} as the folder for data: it belongs to another user, or is a link. "
+            "Remove it, or set RESEARCH_KIT_DATA_DIR to a folder that you can write."
+        )
     return private_directory(path, purpose="data")
 
 
@@ -256,11 +243,6 @@ def temporary_path() -> Path:
     # Without numbers of users, each has a temporary folder of his own.
     name = "research-kit" if own_id is None else f"research-kit-{own_id}"
     return Path(tempfile.gettempdir()) / name
-
-
-def owner_id() -> int | None:
-    """Return the number of the user whom new files belong to; None on Windows, where they carry none."""
-    return os.getuid() if hasattr(os, "getuid") else None
 
 
 def _text(env: Mapping[str, str], name: str) -> str | None:

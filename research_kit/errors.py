@@ -1,10 +1,14 @@
 """Every error that research-kit raises on purpose.
 
 The module owns the classes and nothing else. Invariant: each message states what failed with the
-offending value, why, and what to do about it; the facts are attributes as well.
+offending value, why, and what to do about it, without a password; the facts are attributes as well. A message
+that quotes what others wrote is plain text.
 """
 
 from __future__ import annotations
+
+from research_kit._addresses import without_passwords
+from research_kit.plain_text import plain_message
 
 __all__ = [
     "BackendError",
@@ -19,6 +23,10 @@ __all__ = [
 
 class ResearchKitError(Exception):
     """The root of all errors that research-kit raises on purpose."""
+
+    def __str__(self) -> str:
+        """Return the message, fit for a terminal, as it may quote anybody, and without passwords."""
+        return plain_message(without_passwords(super().__str__()))
 
 
 class ConfigError(ResearchKitError, ValueError):

@@ -21,12 +21,14 @@ ROWS = [
     {"instrumentation", "traces"},
     {"session"},
     {"store"},
-    {"wire"},
+    {"counting", "wire"},
     {"trust"},
+    {"_notices"},
     {"masking"},
-    {"config", "_notices", "_optional", "_slow_formats", "_words"},
-    {"sources"},
-    {"errors"},
+    {"config", "_optional", "_slow_formats", "_words"},
+    {"private", "sources"},
+    {"errors", "plain_stream"},
+    {"_addresses", "plain_text"},
 ]
 HEAVY = ("pandas", "dspy", "mcp", "langfuse", "IPython", "anywidget", "papermill", "uvicorn")
 # Only these talk to IPython and to widgets.

@@ -113,7 +113,8 @@ _UNPRIVILEGED = """
 import os
 from research_kit import bind, status
 from research_kit.config import load_settings
-bind(), status()
+from research_kit.masking import masked_text
+bind(), status(), masked_text("a text")
 if os.getuid() == 0:
     os.setgid(65534), os.setuid(65534)
 settings = load_settings()

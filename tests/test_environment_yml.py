@@ -17,7 +17,7 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[1]
 # Imported where the user's own environment has it, or in the environment of a benchmark's peers.
-NOT_OURS = {"litellm", "mlflow", "panel", "phoenix"}
+NOT_OURS = {"kingfisher_sdk", "litellm", "mlflow", "panel", "phoenix"}
 
 
 # It reads the files of every installed distribution.

@@ -17,6 +17,7 @@ from typing import Any
 
 import httpx
 import pytest
+from page_visits import PLACE
 from websocket import create_connection
 
 from research_kit.store import stop_store
@@ -26,6 +27,7 @@ USERS = ("ann", "bob")
 # A cell of each user's own: observed, delivered, and what its kernel says of itself.
 CELL = """
 import json, research_kit as rk
+from research_kit.session import kernel_session
 %load_ext research_kit
 with rk.trace_span("work of " + rk.current_user_id()): pass
 assert rk.flush()
@@ -34,7 +36,8 @@ status = rk.status()
 frame = rk.sessions_df()
 print(json.dumps({"session": status.session_id, "user": status.user_id, "state": status.state,
     "users": list(frame["user_id"]),
-    "link": status.session_url, "sessions": list(frame["session_id"])}))
+    "address": status.session_url, "sessions": list(frame["session_id"]),
+    "link": kernel_session().backend.opening_link(session_id=status.session_id)}))
 """
 
 
@@ -184,16 +187,26 @@ def test_users_of_a_hub_are_apart(hub: Hub) -> None:
         assert said[user]["state"] == "local"
         assert said[user]["sessions"] == [said[user]["session"]]
         assert said[user]["users"] == [user]
-        link = said[user]["link"]
-        assert f"/user/{user}/proxy/" in link
-        address = link if link.startswith("http") else hub.url + link
-
-        def page(token: str, address: str = address) -> httpx.Response:
-            headers = {"Authorization": f"token {token}"}
-            with httpx.Client(headers=headers, follow_redirects=True, timeout=DEADLINE_S) as client:
-                client.get(address)  # exchanges the proof in the link for a cookie
-                return client.get(address.partition("?")[0])
-
-        assert f"work of {user}" in page(tokens[user]).text
+        address, link = said[user]["address"], said[user]["link"]
+        assert f"/user/{user}/proxy/" in address
+        assert "token=" not in address
+        assert link.startswith(f"{address}?token=")
         [other] = set(USERS) - {user}
-        assert page(tokens[other]).status_code in (401, 403, 404)
+
+        def get(token: str, path: str, **cookies: str) -> httpx.Response:
+            headers = {"Authorization": f"token {token}"}
+            with httpx.Client(headers=headers, cookies=cookies, timeout=DEADLINE_S) as client:
+                return client.get(path if path.startswith("http") else hub.url + path, follow_redirects=True)
+
+        assert get(tokens[other], link).status_code in (401, 403, 404)
+        assert get(tokens[user], address).status_code == 401
+        opened = get(tokens[user], link)  # exchanges the token in the link for a cookie
+        found = PLACE.search(opened.text)
+        assert found
+        assert f"Path={found[1]}/;" in opened.headers["set-cookie"]
+        assert f"/user/{user}/proxy/" in found[1]
+        page = found[1] + "/project/" + address.partition("/project/")[2]
+        name, _, value = opened.headers["set-cookie"].partition(";")[0].partition("=")
+        assert f"work of {user}" in get(tokens[user], page, **{name: value}).text
+        assert get(tokens[user], page).status_code == 401
+        assert get(tokens[other], page, **{name: value}).status_code in (401, 403, 404)

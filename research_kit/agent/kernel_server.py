@@ -1,14 +1,13 @@
 """The MCP server ``kernel``: what an agent may see of a notebook's variables.
 
-Owns the tools and their texts; does not compute: `frame_query`, `sql_query` and `frame_plot` do. Invariant:
-nothing written by a model is ever evaluated as code, and no variable is changed.
+Owns the tools and their texts; does not compute: `queries` and `frame_plot` do. Invariant: nothing written
+by a model is ever evaluated as code, and no variable is changed.
 """
 
 from __future__ import annotations
 
 import base64
 import contextlib
-import difflib
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
@@ -20,61 +19,69 @@ from mcp.types import CallToolResult, ImageContent, TextContent, ToolAnnotations
 from pydantic import Field
 
 from research_kit.agent.frame_plot import Chart, ChartKind, draw_chart
-from research_kit.agent.frame_query import (
+from research_kit.agent.queries import (
     Condition,
+    Limits,
     Operation,
+    QueryCall,
     QueryError,
     describe_frame,
     frame_query,
     is_frame,
-    select_rows,
+    plain_frame,
+    sql_query,
 )
-from research_kit.agent.sql_query import SqlQuery
+from research_kit.agent.queries.answers import near_names, show
+from research_kit.agent.queries.filters import explained
+from research_kit.agent.variables import class_name, short_text, size_text
 from research_kit.errors import MissingExtraError
 
 __all__ = ["build_kernel_server"]
 
+_READ_ONLY = ToolAnnotations(read_only_hint=True, open_world_hint=False)
 _MAX_VARIABLES = 100
-_MAX_TEXT = 300
 _ATTEMPTS = 5
 _SHELL_NAMES = frozenset({"In", "Out", "exit", "quit", "get_ipython", "open"})
 _HIDDEN_TYPES = (ModuleType, FunctionType, BuiltinFunctionType, MethodType, type)
 
 
-def build_kernel_server(get_namespace: Callable[[], Mapping[str, Any]]) -> MCPServer[Any]:
+def build_kernel_server(
+    get_namespace: Callable[[], Mapping[str, Any]], *, limits: Limits | None = None
+) -> MCPServer[Any]:
     """Return the in-memory server over the variables of ``get_namespace()``.
 
     Args:
         get_namespace: Called with each request, so that the tools see the variables of that moment;
             usually ``lambda: get_ipython().user_ns``.
+        limits: What one query or chart may use.
     """
     with _untouched_root_logger():
         server: MCPServer[Any] = MCPServer(
             "kernel", instructions="Reads the variables of the user's notebook."
         )
-    read_only = ToolAnnotations(read_only_hint=True, open_world_hint=False)
 
-    @server.tool(annotations=read_only)
-    def list_variables() -> CallToolResult:
+    @server.tool(annotations=_READ_ONLY)
+    async def list_variables() -> CallToolResult:
         """List the variables of the user's notebook with their types and sizes."""
-        return _answered(lambda: _list_variables(_visible(get_namespace)))
+        return await _answered(lambda call: _list_variables(_visible(get_namespace)))
 
-    @server.tool(annotations=read_only)
-    def describe_variable(
+    @server.tool(annotations=_READ_ONLY)
+    async def describe_variable(
         name: Annotated[str, Field(description="Name of a variable in the notebook")],
     ) -> CallToolResult:
         """Describe one variable; for a table its columns, types, missing values and a numeric summary."""
-        return _answered(lambda: _describe(_visible(get_namespace), name))
+        return await _answered(lambda call: _describe(_visible(get_namespace), name))
 
-    _add_frame_tools(server, get_namespace, read_only)
+    _add_frame_tools(server, get_namespace, limits)
     return server
 
 
 def _add_frame_tools(
-    server: MCPServer[Any], get_namespace: Callable[[], Mapping[str, Any]], read_only: ToolAnnotations
+    server: MCPServer[Any], get_namespace: Callable[[], Mapping[str, Any]], limits: Limits | None
 ) -> None:
-    @server.tool(annotations=read_only)
-    def query_dataframe(
+
+    @server.tool(annotations=_READ_ONLY)
+    async def query_dataframe(
         name: Annotated[str, Field(description="Name of a DataFrame variable")],
         operation: Annotated[Operation, Field(description="What to compute; count counts rows")],
         column: Annotated[str | None, Field(description="Column to compute on; not needed for count")] = None,
@@ -88,20 +95,21 @@ def _add_frame_tools(
     ) -> CallToolResult:
         """Compute one number, or a small table, from a DataFrame of the notebook."""
         chosen = {"column": column, "where": where, "group_by": group_by, "query": query}
-        return _answered(lambda: _query(_visible(get_namespace), name, operation, chosen))
+        return await _answered(
+            lambda call: _query(_visible(get_namespace), name, operation, chosen | {"call": call}), limits
+        )
 
-    @server.tool(annotations=read_only)
+    @server.tool(annotations=_READ_ONLY)
     async def query_sql(
         sql: Annotated[
             str, Field(description="One SELECT of DuckDB's SQL; tables are the DataFrames' names")
         ],
     ) -> CallToolResult:
         """Run a SELECT over the DataFrames of the notebook, for joins and anything query_dataframe lacks."""
-        frames = {name: value for name, value in _visible(get_namespace).items() if is_frame(value)}
-        return await _run_sql(sql, frames)
+        return await _answered(lambda call: _run_sql(sql, _visible(get_namespace), call), limits)
 
-    @server.tool(annotations=read_only)
-    def plot_dataframe(
+    @server.tool(annotations=_READ_ONLY)
+    async def plot_dataframe(
         name: Annotated[str, Field(description="Name of a DataFrame variable")],
         kind: Annotated[ChartKind, Field(description="Kind of chart")],
         x: Annotated[str, Field(description="Column along the horizontal axis, or counted by a histogram")],
@@ -112,23 +120,25 @@ def _add_frame_tools(
     ) -> CallToolResult:
         """Draw a chart from a DataFrame; the user sees it. Bars count rows, or show means of y."""
         chart = Chart(kind=kind, x=x, y=y, by=by, title=title)
-        return _answered(lambda: _plot(_visible(get_namespace), name, chart, query))
+        return await _answered(lambda call: _plot(_visible(get_namespace), name, chart, query, call), limits)
 
 
 class _Refusal(Exception):
     """A request that does not fit the notebook; the message goes to whoever asked."""
 
 
-def _answered(answer: Callable[[], CallToolResult]) -> CallToolResult:
-    """Turn a refusal into a failed result; raised, it would get a prefix from the MCP SDK."""
+async def _answered(
+    answer: Callable[[QueryCall], CallToolResult], limits: Limits | None = None
+) -> CallToolResult:
+    """Answer in a thread, which is left behind when the call is cancelled, and ends soon then."""
+    call = QueryCall(limits)
     try:
-        return answer()
+        return await anyio.to_thread.run_sync(answer, call, abandon_on_cancel=True)
     except _Refusal as refusal:
-        return _failed(str(refusal))
-
-
-def _failed(text: str) -> CallToolResult:
-    return CallToolResult(content=[TextContent(text=text)], is_error=True)
+        # Raised, it would get a prefix from the MCP SDK.
+        return CallToolResult(content=[TextContent(text=str(refusal))], is_error=True)
+    finally:
+        call.cancel()
 
 
 @contextlib.contextmanager
@@ -160,7 +170,8 @@ def _is_visible(name: object, value: object) -> bool:
         isinstance(name, str)
         and not name.startswith("_")
         and name not in _SHELL_NAMES
-        and not isinstance(value, _HIDDEN_TYPES)
+        # The type itself: `isinstance` would ask the object's `__class__`, which may be a property.
+        and not issubclass(type(value), _HIDDEN_TYPES)
     )
 
 
@@ -169,7 +180,7 @@ def _list_variables(variables: dict[str, Any]) -> CallToolResult:
     rows, lines = [], []
     for name in names:
         value = variables[name]
-        kind, size = type(value).__name__, _size(value)
+        kind, size = class_name(value), _size(value)
         rows.append({"name": name, "type": kind, "size": size, "is_table": is_frame(value)})
         lines.append(f"{name}: {kind}" + (f", {size}" if size else ""))
     if len(variables) > _MAX_VARIABLES:
@@ -180,13 +191,16 @@ def _list_variables(variables: dict[str, Any]) -> CallToolResult:
 def _describe(variables: dict[str, Any], name: str) -> CallToolResult:
     value = _variable(variables, name)
     if is_frame(value):
-        text, structured = describe_frame(name, value)
+        try:
+            with explained():
+                text, structured = describe_frame(name, value)
+        except QueryError as error:
+            raise _Refusal(f"Cannot describe {name!r}: {error}") from error
         return _result(text, structured)
-    shown = _short_text(value)
-    size = _size(value)
+    kind, size, shown = class_name(value), size_text(value), short_text(value)
     return _result(
-        f"{name}: {type(value).__name__}{', ' + size if size else ''}\n{shown}",
-        {"name": name, "type": type(value).__name__, "size": size, "value": shown},
+        f"{name}: {kind}{', ' + size if size else ''}\n{shown}",
+        {"name": name, "type": kind, "size": size, "value": shown},
     )
 
 
@@ -201,28 +215,25 @@ def _query(
     return _result(answer.text, {"name": name, **answer.structured})
 
 
-async def _run_sql(sql: str, frames: dict[str, Any]) -> CallToolResult:
+def _run_sql(sql: str, variables: dict[str, Any], call: QueryCall) -> CallToolResult:
+    frames = {name: value for name, value in variables.items() if is_frame(value)}
     try:
-        query = SqlQuery(sql, frames)
-        try:
-            # In a thread that is left behind when the call is cancelled, and that ends at once then.
-            answer = await anyio.to_thread.run_sync(query.run, abandon_on_cancel=True)
-        except anyio.get_cancelled_exc_class():
-            query.cancel()
-            raise
-    except (QueryError, MissingExtraError) as error:
-        return _failed(f"Cannot run this SQL: {error}")
+        answer = sql_query(sql, frames, call=call)
+    except QueryError as error:
+        raise _Refusal(f"Cannot run this SQL: {error}") from error
     return _result(answer.text, answer.structured)
 
 
-def _plot(variables: dict[str, Any], name: str, chart: Chart, query: str | None) -> CallToolResult:
+def _plot(
+    variables: dict[str, Any], name: str, chart: Chart, query: str | None, call: QueryCall
+) -> CallToolResult:
+    frame = _frame(variables, name)
     try:
-        rows, about = select_rows(_frame(variables, name), [], query)
-        drawn = draw_chart(rows, chart)
+        drawn = draw_chart(frame, chart, query=query, call=call)
     except (QueryError, MissingExtraError) as error:
         raise _Refusal(f"Cannot draw {name!r}: {error}") from error
     picture = ImageContent(data=base64.b64encode(drawn.png).decode(), mime_type="image/png")
-    return CallToolResult(content=[TextContent(text=f"{drawn.text}{about}"), picture])
+    return CallToolResult(content=[TextContent(text=drawn.text), picture])
 
 
 def _frame(variables: dict[str, Any], name: str) -> Any:
@@ -231,7 +242,7 @@ def _frame(variables: dict[str, Any], name: str) -> Any:
         return frame
     tables = [key for key, value in variables.items() if is_frame(value)]
     raise _Refusal(
-        f"The variable {name!r} is a {type(frame).__name__}, not a DataFrame. "
+        f"The variable {name!r} is a {class_name(frame)}, not a DataFrame. "
         f"DataFrames here: {', '.join(tables) or 'none'}."
     )
 
@@ -239,37 +250,19 @@ def _frame(variables: dict[str, Any], name: str) -> Any:
 def _variable(variables: dict[str, Any], name: str) -> Any:
     if name in variables:
         return variables[name]
-    near = difflib.get_close_matches(name, variables, n=3, cutoff=0.5)
+    near = near_names(name, variables)
     hint = f"Did you mean {' or '.join(repr(other) for other in near)}?" if near else ""
     known = ", ".join(sorted(variables)[:20]) or "none"
-    raise _Refusal(f"There is no variable {name!r} in the notebook. {hint or 'There are: ' + known + '.'}")
+    raise _Refusal(
+        f"There is no variable {show(name)!r} in the notebook. {hint or 'There are: ' + known + '.'}"
+    )
 
 
-def _size(value: object) -> str:
-    shape = getattr(value, "shape", None)
-    if is_frame(value) and isinstance(shape, tuple):
-        return f"{shape[0]} rows x {shape[1]} columns"
-    if isinstance(shape, tuple):
-        return f"shape {' x '.join(str(part) for part in shape) or 'scalar'}"
-    # Only built-in containers: the length of an arbitrary object may be expensive or have effects.
-    if isinstance(value, str | bytes | list | tuple | dict | set | frozenset | range):
-        return f"length {len(value)}"
-    return ""
-
-
-def _short_text(value: object) -> str:
-    """Return a bounded text of ``value`` without running code of unknown classes."""
-    if isinstance(value, str | bytes):
-        text = repr(value[:_MAX_TEXT])
-    elif isinstance(value, bool | int | float | complex | None | range):
-        text = repr(value)
-    elif type(value) in (list, tuple, set, frozenset):
-        text = f"first values: {', '.join(_short_text(part) for part in list(value)[:5])}"  # type: ignore[call-overload]
-    elif type(value) is dict:
-        text = f"first keys: {', '.join(repr(key) for key in list(value)[:10])}"
-    else:
-        text = f"an object of {type(value).__module__}.{type(value).__qualname__}"
-    return text if len(text) <= _MAX_TEXT else text[: _MAX_TEXT - 3] + "..."
+def _size(value: Any) -> str:
+    if not is_frame(value):
+        return size_text(value)
+    rows, columns = plain_frame(value).shape
+    return f"{rows} rows x {columns} columns"
 
 
 def _result(text: str, structured: dict[str, Any]) -> CallToolResult:

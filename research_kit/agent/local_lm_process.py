@@ -107,7 +107,7 @@ def stop_local_server(directory: Path) -> bool:
 
 def lock_of(directory: Path) -> FileLock:
     """Return the lock under which the server of ``directory`` starts and ends."""
-    return FileLock(directory / "server.lock")
+    return FileLock(directory / "server.lock", mode=0o600)
 
 
 def read_state(directory: Path) -> LocalServer | None:

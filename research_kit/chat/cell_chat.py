@@ -25,6 +25,7 @@ from research_kit.chat.pages import page_address
 from research_kit.chat.ui_format import usage_texts
 from research_kit.chat.ui_messages import kept_text
 from research_kit.errors import ConfigError
+from research_kit.plain_text import plain_block
 
 __all__ = ["CellAnswer", "ChatOptions", "ask_in_cell", "fill_in", "parse_options", "run_chat_magic"]
 
@@ -78,7 +79,7 @@ class CellAnswer:
 
     def __repr__(self) -> str:
         """Show text and figures where there is no HTML."""
-        return "\n".join([self.text, "", *self._notices, " · ".join(self._facts)])
+        return plain_block("\n".join([self.text, "", *self._notices, " · ".join(self._facts)]))
 
     def _repr_html_(self) -> str:
         facts = [escape(fact) for fact in self._facts]

@@ -244,7 +244,11 @@ class Conversation:
         return page_address(trace_id=trace_id)
 
     def opening_link(self, trace_id: str | None = None) -> str | None:
-        """Return the link that opens that page now; it may hold a proof and is never to be kept."""
+        """Return the link that opens that page now, for once; it is never to be kept.
+
+        Raises:
+            ResearchKitError: When the embedded store cannot be started.
+        """
         return opening_link(trace_id=trace_id)
 
     def _forget(self) -> None:

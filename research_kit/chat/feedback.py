@@ -41,15 +41,17 @@ def give_feedback(trace_id: str, value: int | None, comment: str) -> None:
 def _delete_score(score_id: str) -> None:
     import httpx
 
-    from research_kit.wire import open_client
+    from research_kit.wire import BoundedClient, Bounds
 
     session.flush()
     backend = session.resolve_backend()
     try:
-        with open_client(backend.base_url, timeout_s=_TIMEOUT_S) as client:
-            answer = client.delete(
+        with backend.open_client(timeout_s=_TIMEOUT_S) as client:
+            answer = BoundedClient(client).request(
+                "DELETE",
                 f"{backend.base_url}/api/public/scores/{score_id}",
                 auth=(backend.public_key, backend.secret_key),
+                bounds=Bounds(total_s=2 * _TIMEOUT_S),
             )
     except httpx.HTTPError as error:
         raise ResearchKitError(

@@ -26,6 +26,8 @@ from pygments.formatters.html import HtmlFormatter
 from pygments.lexers import get_lexer_by_name
 from pygments.token import STANDARD_TYPES
 
+from research_kit.plain_text import plain_characters
+
 __all__ = [
     "MAX_MARKDOWN_CHARACTERS",
     "MAX_SHOWN_CHARACTERS",
@@ -131,17 +133,17 @@ def is_picture(address: str) -> bool:
 def render_markdown(text: str) -> str:
     """Return ``text`` as sanitised HTML.
 
-    Raw HTML in the text is shown as text. Links lead to http, https and mailto addresses only and open apart;
-    images become links, because loading one tells its server that the answer was read, unless their pixels
-    are in the text itself.
+    Raw HTML in the text is shown as text, and so are characters that hide or turn what stands beside them, so
+    that code reads as it runs. Links lead to http, https and mailto addresses only and open apart; images
+    become links, because loading one tells its server that the answer was read, unless their pixels are in
+    the text itself.
 
     Args:
         text: Markdown of any origin and any length.
     """
-    text = clean_text(text)
     if len(text) > MAX_MARKDOWN_CHARACTERS:
         return _sanitise(_render_long_text(text))
-    return _sanitise(_parser().render(text))
+    return _sanitise(_parser().render(plain_characters(text)))
 
 
 def defuse_markdown(text: str) -> str:
@@ -150,7 +152,7 @@ def defuse_markdown(text: str) -> str:
     For a reader that is not ours. Code stays as it is. Where something only seems to be code, or a link leads
     to no web address, all links become text too.
     """
-    text = clean_text(text)
+    text = plain_characters(text)
     if len(text) <= MAX_MARKDOWN_CHARACTERS:
         defused = _CODE_OR_SIGN.sub(lambda match: match["code"] or _SIGNS[match[0]], text)
         if not _has_live_parts(defused):
@@ -207,7 +209,7 @@ def _length_of_whole_blocks(text: str) -> int:
 
 
 def _render_long_text(text: str) -> str:
-    shown = f"<pre><code>{escape(text[:MAX_SHOWN_CHARACTERS])}</code></pre>"
+    shown = f"<pre><code>{escape(plain_characters(text[:MAX_SHOWN_CHARACTERS]))}</code></pre>"
     rest_count = len(text) - MAX_SHOWN_CHARACTERS
     if rest_count <= 0:
         return shown

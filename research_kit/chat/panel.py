@@ -137,8 +137,7 @@ class ChatPanel(anywidget.AnyWidget):
                 comment = str(rest.get("comment", ""))
                 self._in_thread(lambda: self._give_feedback(name, value, kept_text(comment)))
             case {"type": "open", "request_id": str(request_id), "trace_id": str() | None as trace_id}:
-                url = self._engine.opening_link(trace_id)
-                self.send({"type": "link", "request_id": request_id, "url": url})
+                self._in_thread(lambda: self._send_link(request_id, trace_id))
             case {"type": "trust", "question_id": str(question_id), "decision": str(decision)}:
                 self._decide_trust(question_id, decision)
             case {"type": "refresh"}:
@@ -327,6 +326,14 @@ class ChatPanel(anywidget.AnyWidget):
             if rated is not None and shown is not None and shown["trace_id"] == rated["trace_id"]:
                 shown["feedback"] = feedback
                 self.send({"type": "feedback", "message_id": message_id, "feedback": feedback})
+
+    def _send_link(self, request_id: str, trace_id: str | None) -> None:
+        try:
+            url = self._engine.opening_link(trace_id)
+        except ResearchKitError as error:
+            self._refuse(request_id, str(error))
+            return
+        self.send({"type": "link", "request_id": request_id, "url": url})
 
     def _decide_trust(self, question_id: str, decision: str) -> None:
         try:

@@ -1,8 +1,8 @@
 """What a session has used, and how much it may use: ``rk.budget()``.
 
-Owns the sums per session, taken from the spans of this process whoever made them, and the limits.
-Invariant: a budget refuses a call before it is made; a cost that is not known counts as nothing, and is said
-to be unknown.
+Owns the sums per session, taken from the spans of this process whoever made them, and the limits; what
+counts is decided in `research_kit.counting`. Invariant: a budget refuses a call before it is made; a cost
+that is not known counts as nothing, and is said to be unknown.
 """
 
 from __future__ import annotations
@@ -17,10 +17,11 @@ from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
 from research_kit import session
 from research_kit._words import dollars_text
 from research_kit.chat.events import Usage, add_usage
+from research_kit.counting import LiveSums, Sums
 from research_kit.errors import ConfigError
 from research_kit.session.attribute_names import SESSION_ID
 from research_kit.session.export_filter import should_export_span
-from research_kit.session.lm_spans import LMUsage, is_lm_call
+from research_kit.session.span_figures import span_figures
 
 __all__ = ["Budget", "Spending", "budget", "spending", "start_counting"]
 
@@ -74,8 +75,8 @@ class Budget:
         parts = [f"{tokens:,}{limit} tokens"]
         cost = "unknown cost" if self.used.cost_usd is None else dollars_text(self.used.cost_usd)
         parts.append(cost if self.limit_usd is None else f"{cost} of {dollars_text(self.limit_usd)}")
-        if self.used.unpriced_count:
-            parts.append(f"{self.used.unpriced_count} calls of unknown cost")
+        if count := self.used.unpriced_count:
+            parts.append(f"{count} call{'' if count == 1 else 's'} of unknown cost")
         return ", ".join(parts)
 
     def __repr__(self) -> str:
@@ -93,10 +94,11 @@ class _Limits:
 
 
 class Spending(SpanProcessor):
-    """Adds up the usage of every LM call of this process, by session."""
+    """Adds up what everything in this process used, by session."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
+        self._sums = LiveSums()
         self._seen: dict[str | None, Usage] = {}
         self._before: dict[str | None, Usage] = {}
         self._limits: dict[str | None, _Limits] = {}
@@ -116,7 +118,10 @@ class Spending(SpanProcessor):
     def add(self, session_id: str | None, usage: Usage) -> None:
         """Count ``usage`` that no span tells."""
         with self._lock:
-            self._seen[session_id] = add_usage(self._seen.get(session_id, Usage()), usage)
+            self._add(session_id, usage)
+
+    def _add(self, session_id: str | None, usage: Usage) -> None:
+        self._seen[session_id] = add_usage(self._seen.get(session_id, Usage()), usage)
 
     def recall(self, session_id: str | None, total: Usage) -> None:
         """Take the sums of a resumed session, which include what this process did and was delivered."""
@@ -127,12 +132,18 @@ class Spending(SpanProcessor):
         """Nothing is known yet."""
 
     def on_end(self, span: ReadableSpan) -> None:
-        """Count the call, if the span is one."""
+        """Count what the span adds to the sums of its session."""
         with session.guarded("budget"):
-            usage = _usage_of(span)
-            if usage is not None:
-                session_id = (span.attributes or {}).get(SESSION_ID)
-                self.add(None if session_id is None else str(session_id), usage)
+            context = span.get_span_context()
+            # What is not sent has no place in the tree that a server sees.
+            if context is None or not should_export_span(span):
+                return
+            session_id = (span.attributes or {}).get(SESSION_ID)
+            parent_id = None if span.parent is None else span.parent.span_id
+            facts = span_figures(span).facts
+            with self._lock:
+                change = self._sums.end(context.trace_id, context.span_id, parent_id, facts)
+                self._add(None if session_id is None else str(session_id), _usage(change))
 
 
 _spending = Spending()
@@ -191,15 +202,10 @@ def _difference(total: Usage, seen: Usage) -> Usage:
     )
 
 
-def _usage_of(span: ReadableSpan) -> Usage | None:
-    attributes = span.attributes or {}
-    # A library may make the same call through another one that is observed too; one of the two is sent.
-    if not is_lm_call(attributes) or not should_export_span(span):
-        return None
-    used = LMUsage.of(attributes)
+def _usage(sums: Sums) -> Usage:
     return Usage(
-        input_tokens=used.input_tokens,
-        output_tokens=used.output_tokens,
-        cost_usd=used.cost_usd,
-        unpriced_count=int(used.cost_usd is None),
+        input_tokens=sums.input_tokens or 0,
+        output_tokens=sums.output_tokens or 0,
+        cost_usd=sums.cost_usd,
+        unpriced_count=sums.unpriced_count,
     )

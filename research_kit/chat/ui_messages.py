@@ -7,7 +7,6 @@ Invariant: folding the events of a whole turn into a running answer leaves an an
 from __future__ import annotations
 
 import json
-import string
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, NamedTuple
@@ -32,6 +31,7 @@ from research_kit.chat.markdown import clean_text, is_picture, render_markdown
 from research_kit.chat.past import PastMessage, PastTool
 from research_kit.chat.ui_format import usage_texts
 from research_kit.masking import masked_text
+from research_kit.plain_text import plain_characters
 
 __all__ = [
     "Batch",
@@ -50,7 +50,8 @@ _MAX_TOOL_CHARACTERS = 20_000
 _MAX_PROGRESS_CHARACTERS = 120
 _MAX_DESCRIPTION_CHARACTERS = 300
 # What a word that is still being written may consist of, when it may turn out to be a secret.
-_WORD = string.ascii_letters + string.digits + string.punctuation
+# Letters of alphabets that divide words by blanks; in others a line would wait.
+_WORD = "".join(map(chr, (*range(0x21, 0x7F), *range(0xA1, 0x250), *range(0x370, 0x530))))
 
 State = Literal["sent", "queued", "running", "finished", "failed", "cancelled"]
 
@@ -167,7 +168,7 @@ def fold_event(answer: ChatMessage, event: Event) -> ChatMessage:
             return replace(answer, tools=tuple(_asking_call(tool, event) for tool in answer.tools))
         case Notice():
             told = [answer.notice] if answer.notice else []
-            return replace(answer, notice="\n".join([*told, kept_text(event.text)]))
+            return replace(answer, notice="\n".join([*told, _shown(event.text)]))
         case ToolReported():
             return replace(answer, tools=tuple(_reporting_call(tool, event) for tool in answer.tools))
         case ToolFinished():
@@ -176,7 +177,7 @@ def fold_event(answer: ChatMessage, event: Event) -> ChatMessage:
             state: State = "finished" if isinstance(event, MessageFinished) else "cancelled"
             return replace(_ended(answer, event), text=kept_text(event.answer), state=state)
         case MessageFailed():
-            text, error = kept_text(answer.arrived), kept_text(event.error)
+            text, error = kept_text(answer.arrived), _shown(event.error)
             return replace(_ended(answer, event), text=text, state="failed", error=error)
 
 
@@ -257,8 +258,13 @@ def _started_call(event: ToolStarted) -> ToolCall:
     return ToolCall(
         call_id=event.call_id,
         name=visible_text(event.name, limit=_MAX_PROGRESS_CHARACTERS),
-        arguments=_shortened(kept_text(arguments)),
+        arguments=_shortened(_shown(arguments)),
     )
+
+
+def _shown(text: str) -> str:
+    """Return what others wrote as it is shown: the user allows a call by what can be read."""
+    return plain_characters(kept_text(text))
 
 
 def _asking_call(tool: ToolCall, event: ApprovalNeeded) -> ToolCall:
@@ -288,7 +294,7 @@ def _progress_text(event: ToolReported) -> str:
         part = f"{share:.0%}"
     else:
         part = f"{event.done:g}"
-    return " · ".join(filter(None, [part, kept_text(event.message)[:_MAX_PROGRESS_CHARACTERS]]))
+    return " · ".join(filter(None, [part, _shown(event.message)[:_MAX_PROGRESS_CHARACTERS]]))
 
 
 def _finished_call(tool: ToolCall, event: ToolFinished) -> ToolCall:
@@ -296,7 +302,7 @@ def _finished_call(tool: ToolCall, event: ToolFinished) -> ToolCall:
         return tool
     return replace(
         tool,
-        result=_shortened(kept_text(event.result)),
+        result=_shortened(_shown(event.result)),
         is_error=event.is_error,
         latency_s=event.latency_s,
         is_asking=False,

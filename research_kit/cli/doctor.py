@@ -22,10 +22,11 @@ from packaging.requirements import Requirement
 from packaging.version import Version
 
 from research_kit._optional import DISTRIBUTION
-from research_kit._words import visible_text
+from research_kit.cli.printing import say
 from research_kit.config import load_settings
 from research_kit.errors import ResearchKitError
 from research_kit.masking import masked_text
+from research_kit.plain_text import plain_text
 from research_kit.session.environment_file import read_environment_file
 from research_kit.sources import trust_command
 from research_kit.trust import TRUST_VARIABLE, unusable_trust_places
@@ -49,7 +50,7 @@ class Finding:
     Attributes:
         level: ``ok``, ``note`` for what may surprise, ``problem`` for what will not work.
         topic: What was looked at.
-        text: What was found.
+        text: What was found, without secrets.
         remedy: What to do; empty when nothing needs to be done.
     """
 
@@ -58,10 +59,14 @@ class Finding:
     text: str
     remedy: str = ""
 
+    def __post_init__(self) -> None:
+        """Take the secrets out: what the doctor says goes into reports of bugs."""
+        object.__setattr__(self, "text", masked_text(self.text))
+
     def __str__(self) -> str:
         """Say it in one or two lines."""
         remedy = f"\n{'':19}-> {self.remedy}" if self.remedy else ""
-        return f"{self.level:8} {self.topic:9} {self.text}{remedy}"
+        return f"{self.level:8} {self.topic:9} {plain_text(self.text)}{remedy}"
 
 
 def add_doctor_command(commands: Any) -> None:
@@ -88,9 +93,9 @@ def examine() -> Iterator[Finding]:
 def _run(_: argparse.Namespace) -> int:
     count = 0
     for finding in examine():
-        print(finding, flush=True)
+        say(str(finding))
         count += finding.level == "problem"
-    print("\nno problems" if not count else f"\n{count} problem{'s' if count > 1 else ''}")
+    say("\nno problems" if not count else f"\n{count} problem{'s' if count > 1 else ''}")
     return 1 if count else 0
 
 
@@ -183,11 +188,14 @@ def _examine_langfuse() -> Iterator[Finding]:
 def _langfuse_version(base_url: str) -> Version | None:
     import httpx
 
-    from research_kit.wire import open_client
+    from research_kit.wire import BoundedClient, Bounds, open_client, parse_object
 
     try:
         with open_client(base_url, timeout_s=5.0) as client:
-            return Version(str(client.get(f"{base_url}/api/public/health").json()["version"]))
+            answer = BoundedClient(client).request(
+                "GET", f"{base_url}/api/public/health", bounds=Bounds(total_s=10.0)
+            )
+        return Version(str(parse_object(answer.content)["version"]))
     except (httpx.HTTPError, ValueError, LookupError, TypeError):
         return None
 
@@ -205,7 +213,7 @@ def _examine_tools() -> Iterator[Finding]:
     from research_kit.agent.trusting import find_trust_question
 
     for part in unusable_trust_places():
-        text = f"{TRUST_VARIABLE} names {visible_text(part)!r}, which counts for nothing: it is no whole path"
+        text = f"{TRUST_VARIABLE} names {plain_text(part)!r}, which counts for nothing: it is no whole path"
         yield Finding(level="problem", topic="tools", text=text, remedy="Begin it with / or ~.")
     path = find_mcp_config(Path.cwd())
     if path is None:
@@ -213,10 +221,10 @@ def _examine_tools() -> Iterator[Finding]:
         return
     question = find_trust_question(Path.cwd())
     if question is not None:
-        text = f"{visible_text(str(path))} is not trusted, so nothing of it is started"
+        text = f"{plain_text(str(path))} is not trusted, so nothing of it is started"
         for plan in question.plans:
             yield Finding(level="note", topic="tools", text=f"{plan.name}, not used: it {plan.deed}")
-        yield Finding(level="note", topic="tools", text=text, remedy=visible_text(trust_command(path)))
+        yield Finding(level="note", topic="tools", text=text, remedy=plain_text(trust_command(path)))
         return
     for server in read_mcp_config(path):
         yield _examine_server(server, path)
@@ -225,7 +233,7 @@ def _examine_tools() -> Iterator[Finding]:
 def _examine_server(server: ConfiguredServer, path: Path) -> Finding:
     from mcp import StdioServerParameters
 
-    name, target = visible_text(server.name), server.target
+    name, target = plain_text(server.name), server.target
     if target is None:
         return Finding(level="problem", topic="tools", text=_printable(server.problem or name))
     if isinstance(target, StdioServerParameters):
@@ -244,7 +252,7 @@ def _examine_program(name: str, target: StdioServerParameters, path: Path) -> Fi
 
 
 def _printable(text: str) -> str:
-    return visible_text(masked_text(text))
+    return plain_text(masked_text(text))
 
 
 def _examine_jupyter() -> Iterator[Finding]:

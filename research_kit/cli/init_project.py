@@ -12,7 +12,9 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from research_kit.cli.printing import say
 from research_kit.errors import ConfigError
+from research_kit.plain_text import plain_text
 from research_kit.trust import trust_file
 
 __all__ = ["add_init_command", "init_project"]
@@ -54,10 +56,8 @@ def _write_trusted(path: Path, content: str) -> str:
 
 def _run(options: argparse.Namespace) -> int:
     for path, done in init_project(options.folder):
-        print(f"{done:9} {path}")
-    print(
-        "\nNext: open notebooks/first_session.ipynb in JupyterLab. research-kit doctor says what is set up."
-    )
+        say(f"{done:9} {plain_text(str(path))}")
+    say("\nNext: open notebooks/first_session.ipynb in JupyterLab. research-kit doctor says what is set up.")
     return 0
 
 

@@ -9,8 +9,10 @@ import argparse
 import json
 from pathlib import Path
 
+from research_kit.cli.printing import say
 from research_kit.config import load_settings
-from research_kit.store import ensure_running, get_store_status, page_url, stop_store
+from research_kit.store import ensure_running, get_store_status, opening_link, stop_store
+from research_kit.store.links import session_page_path
 
 __all__ = ["add_store_commands", "print_store"]
 
@@ -28,7 +30,13 @@ def add_store_commands(commands: argparse._SubParsersAction[argparse.ArgumentPar
     status.set_defaults(run=_show)
     path = actions.add_parser("path", help="print the path of the database")
     path.set_defaults(run=_show_path)
-    link = actions.add_parser("open", help="print a link that opens its pages in a browser")
+    link = actions.add_parser("open", help="print a link that opens its pages once, in the next five minutes")
+    link.add_argument("session", nargs="?", help="a session id; without it, the list of sessions")
+    link.add_argument(
+        "--plain-host",
+        action="store_true",
+        help="lead to 127.0.0.1, for browsers that do not know names below .localhost (Safari)",
+    )
     link.set_defaults(run=_link)
     vacuum = actions.add_parser("vacuum", help="give back the space of what was deleted")
     vacuum.set_defaults(run=_vacuum)
@@ -41,21 +49,23 @@ def print_store() -> None:
     """Say where the store is and whether it runs."""
     status = get_store_status(load_settings().data_dir)
     if status.is_running:
-        print(f"running at {status.base_url} (process {status.pid}), {status.observation_count} observations")
-        print(f"database: {status.path}")
+        say(f"running at {status.base_url} (process {status.pid}), {status.observation_count} observations")
+        say(f"database: {status.path}")
+        if status.notice:
+            say(f"note: {status.notice}")
     else:
-        print(f"not running; database: {status.path}")
+        say(f"not running; database: {status.path}")
 
 
 def _start(_: argparse.Namespace) -> int:
     address = ensure_running(load_settings().data_dir)
-    print(f"the store runs at {address.base_url} (process {address.pid})")
+    say(f"the store runs at {address.base_url} (process {address.pid})")
     return 0
 
 
 def _stop(_: argparse.Namespace) -> int:
     was_running = stop_store(load_settings().data_dir)
-    print("the store was stopped" if was_running else "the store was not running")
+    say("the store was stopped" if was_running else "the store was not running")
     return 0
 
 
@@ -66,17 +76,21 @@ def _show(options: argparse.Namespace) -> int:
     status = get_store_status(load_settings().data_dir)
     fields = ("is_running", "base_url", "public_key", "secret_key", "project_id", "pid", "version")
     shown = {name: getattr(status, name) for name in fields}
-    print(json.dumps({**shown, "path": str(status.path), "observation_count": status.observation_count}))
+    text = json.dumps({**shown, "path": str(status.path), "observation_count": status.observation_count})
+    say(text.replace("##", r"#\u0023"))  # JSON's own escape, which a program reads back
     return 0
 
 
 def _show_path(_: argparse.Namespace) -> int:
-    print(get_store_status(load_settings().data_dir).path)
+    say(str(get_store_status(load_settings().data_dir).path))
     return 0
 
 
-def _link(_: argparse.Namespace) -> int:
-    print(page_url(ensure_running(load_settings().data_dir), "/"))
+def _link(options: argparse.Namespace) -> int:
+    address = ensure_running(load_settings().data_dir)
+    path = session_page_path(address.project_id, options.session) if options.session else "/"
+    # Printed and not opened: the arguments of a browser's process can be read by other users.
+    say(opening_link(address, path, fits_any_host=options.plain_host))
     return 0
 
 
@@ -85,12 +99,12 @@ def _vacuum(_: argparse.Namespace) -> int:
 
     sizes = vacuum_store(load_settings().data_dir)
     before_mb, after_mb = (size / 1e6 for size in sizes)
-    print(f"the database has {after_mb:.1f} MB; it had {before_mb:.1f} MB")
+    say(f"the database has {after_mb:.1f} MB; it had {before_mb:.1f} MB")
     return 0
 
 
 def _backup(options: argparse.Namespace) -> int:
     from research_kit.store.maintenance import backup_store
 
-    print(f"written: {backup_store(load_settings().data_dir, options.file)}")
+    say(f"written: {backup_store(load_settings().data_dir, options.file)}")
     return 0

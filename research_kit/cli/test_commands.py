@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from research_kit._words import duration_text
+from research_kit.cli.printing import print_commands, say
 from research_kit.errors import ConfigError
+from research_kit.plain_text import plain_text
 
 if TYPE_CHECKING:
     from research_kit.regression.plan import NotebookPlan, Plan
@@ -84,10 +86,7 @@ def _interruptible(run: object) -> list[RunSummary]:
         return run()  # type: ignore[operator,no-any-return]
     except KeyboardInterrupt:
         # Kernels that were forked end with this process; waiting for running notebooks would take minutes.
-        print(
-            "\nresearch-kit: interrupted; the executed copies show how far they came",
-            file=sys.stderr,
-        )
+        say("\nresearch-kit: interrupted; the executed copies show how far they came", file=sys.stderr)
         sys.stdout.flush()
         os._exit(130)
 
@@ -126,10 +125,11 @@ def _list(plan: Plan, chosen: Sequence[NotebookPlan]) -> int:
     for one in chosen:
         baseline = "baseline" if one.baseline_path.exists() else "no baseline"
         cassette = ", cassette" if one.cassette_path.exists() else ""
-        print(f"{one.name}  ({one.place(plan.root)}; {baseline}{cassette})")
-    print("\nmade equal before outputs are compared:")
+        place = plain_text(one.place(plan.root))
+        say(f"{plain_text(one.name)}  ({place}; {baseline}{cassette})")
+    say("\nmade equal before outputs are compared:")
     for sanitizer in plan.sanitizers:
-        print(f"  {sanitizer.name}: {sanitizer.doc or sanitizer.regex}")
+        say(f"  {sanitizer.name}: {plain_text(sanitizer.doc or sanitizer.regex)}")
     return 0
 
 
@@ -144,45 +144,25 @@ class _Progress:
         self._done += 1
         width = len(str(self._count))
         took = duration_text(one.duration_s)
-        print(f"[{self._done:{width}}/{self._count}] {one.verdict:11} {one.name}  {took}", flush=True)
+        say(f"[{self._done:{width}}/{self._count}] {one.verdict:11} {one.name}  {took}")
 
 
 def _conclude(summaries: Sequence[RunSummary], took_s: float) -> None:
     from research_kit.regression.report_files import count_verdicts, github_annotations
+    from research_kit.regression.report_text import format_summary
 
     for one in summaries:
         if not one.is_passed or one.changed_count:
-            print(f"\n{'=' * 8} {one.name}: {one.verdict}")
-            _print_details(one)
+            say(f"\n{'=' * 8} {one.name}: {one.verdict}")
+            say(format_summary(one))
         elif one.verdict == "flaky":
-            print(f"\n{one.name} is flaky: {one.repeats}")
+            say(f"\n{one.name} is flaky: {one.repeats}")
     unchecked = [one.name for one in summaries if one.expected_from == "none" and one.verdict == "passed"]
     if unchecked:
-        print(f"\nno baseline, only errors were looked for: {', '.join(unchecked)} (--accept adds one)")
-    print(f"\n{count_verdicts(summaries)} in {duration_text(took_s)}")
+        say(f"\nno baseline, only errors were looked for: {', '.join(unchecked)} (--accept adds one)")
+    say(f"\n{count_verdicts(summaries)} in {duration_text(took_s)}")
     if os.environ.get("GITHUB_ACTIONS") == "true":
-        for line in github_annotations(summaries):
-            print(line)
-
-
-def _print_details(one: RunSummary) -> None:
-    if one.message:
-        print(one.message)
-    for problem in one.problems:
-        print(f"  {problem}")
-    for cell in one.cells:
-        print(f"\n{one.path}, {cell.heading}:")
-        print("\n".join(f"    {line}" for line in cell.source.splitlines()[:20]))
-        for title, text in cell.details:
-            print(f"\n{title}:\n{text}" if title else f"\n{text}")
-    if one.session_url:
-        print(f"\nTraces: {one.session_url}")
-    if one.output_path:
-        print(f"Executed copy: {one.output_path}")
-    if one.sent_to:
-        print(f"Sent to: {one.sent_to}")
-    if one.accepted_path:
-        print(f"Accepted: {one.accepted_path}")
+        print_commands(github_annotations(summaries))
 
 
 def _write_reports(options: argparse.Namespace, plan: Plan, summaries: Sequence[RunSummary]) -> None:
@@ -203,15 +183,17 @@ def _write_reports(options: argparse.Namespace, plan: Plan, summaries: Sequence[
 def _run_notebook(options: argparse.Namespace) -> int:
     from research_kit.regression import run_notebook
     from research_kit.regression.remote import fetched_path, is_remote
+    from research_kit.regression.report_text import format_message
 
     notebook: str = options.notebook
     # The copy of a remote notebook is made in the current folder, as it runs there.
     beside = Path(fetched_path(notebook, Path()).name) if is_remote(notebook) else Path(notebook)
     output = options.output or beside.with_suffix(".executed.ipynb")
     result = run_notebook(notebook, output_path=output)
-    print(f"{result.outcome} after {duration_text(result.duration_s)}: {result.output_path}")
+    copy = plain_text(str(result.output_path))
+    say(f"{result.outcome} after {duration_text(result.duration_s)}: {copy}")
     if result.sent_to:
-        print(f"sent to {result.sent_to}")
+        say(f"sent to {plain_text(result.sent_to)}")
     if result.message:
-        print(result.message)
+        say(format_message(result.message))
     return 0 if result.outcome == "passed" else 1

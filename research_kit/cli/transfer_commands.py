@@ -6,7 +6,12 @@ Parses, shows progress and prints; what is moved lives in `research_kit.transfer
 from __future__ import annotations
 
 import argparse
+import sys
 from typing import TYPE_CHECKING
+
+from research_kit.cli.printing import say
+from research_kit.masking import masked_text
+from research_kit.plain_text import plain_text
 
 if TYPE_CHECKING:
     from research_kit.transfer import Transferred
@@ -36,7 +41,7 @@ def _push(options: argparse.Namespace) -> int:
 
     is_everything = not options.session and not options.since
     total = get_store_status(load_settings().data_dir).observation_count if is_everything else None
-    with tqdm(total=total, unit=" observations", disable=None) as bar:
+    with tqdm(total=total, unit=" observations", disable=None, file=sys.__stderr__) as bar:
         moved = push(options.to, session_ids=options.session, since=options.since, on_progress=bar.update)
     return _print_moved(moved)
 
@@ -46,13 +51,13 @@ def _pull(options: argparse.Namespace) -> int:
 
     from research_kit.transfer import pull
 
-    with tqdm(unit=" observations", disable=None) as bar:
+    with tqdm(unit=" observations", disable=None, file=sys.__stderr__) as bar:
         moved = pull(options.session, from_url=options.from_url, on_progress=bar.update)
     return _print_moved(moved)
 
 
 def _print_moved(moved: Transferred) -> int:
-    print(f"{moved.observation_count} observations and {moved.score_count} scores are there")
+    say(f"{moved.observation_count} observations and {moved.score_count} scores are there")
     for line in moved.refused:
-        print(f"refused: {line}")
+        say(f"refused: {plain_text(masked_text(line))}")
     return 1 if moved.refused else 0

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from research_kit._words import visible_text
+from research_kit.cli.printing import say
 from research_kit.errors import ConfigError
 from research_kit.session.environment_file import is_own_name
 from research_kit.trust import TRUST_VARIABLE, forget_trust, is_trusted, list_trusted, trust_file
@@ -57,7 +58,7 @@ def _show_list() -> int:
             state = "trusted" if is_trusted(file.path, _read(file.path)) else "changed since, asks again"
         except ConfigError:
             state = "not there any more"
-        print(f"{file.time}  {visible_text(str(file.path))}  ({state})")
+        say(f"{file.time}  {visible_text(str(file.path))}  ({state})")
     return 0
 
 
@@ -65,7 +66,7 @@ def _forget(path: Path | None) -> int:
     if path is None:
         raise ConfigError("--forget needs the path of a file; research-kit trust --list shows those trusted.")
     was_trusted = forget_trust(path)
-    print(f"{'forgotten' if was_trusted else 'was not trusted'}: {visible_text(str(path))}")
+    say(f"{'forgotten' if was_trusted else 'was not trusted'}: {visible_text(str(path))}")
     return 0
 
 
@@ -92,11 +93,11 @@ def _is_known(path: Path, content: bytes) -> bool:
     """Show what a file would do, unless it is trusted."""
     shown = visible_text(str(path.absolute()))
     if is_trusted(path, content):
-        print(f"{shown} is trusted as it is.")
+        say(f"{shown} is trusted as it is.")
         return True
-    print(f"{shown}:")
+    say(f"{shown}:")
     for line in _deeds(path, content):
-        print(f"  {line}")
+        say(f"  {line}")
     return False
 
 
@@ -104,10 +105,10 @@ def _settle(path: Path, content: bytes, *, is_agreed: bool) -> bool:
     """Trust the content that was shown, when the user agrees."""
     shown = visible_text(str(path.absolute()))
     if not is_agreed and not _agrees(f"Trust {shown}? [y/N] "):
-        print("not trusted")
+        say("not trusted")
         return False
     trust_file(path, content)
-    print(f"{shown} is trusted until it changes.")
+    say(f"{shown} is trusted until it changes.")
     return True
 
 

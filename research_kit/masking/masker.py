@@ -13,7 +13,7 @@ from typing import Any
 
 from research_kit.errors import ConfigError
 from research_kit.masking.environment import secret_values
-from research_kit.masking.rules import CASELESS, EXACT, GATES, Rule
+from research_kit.masking.search import secret_places
 
 __all__ = [
     "MASK",
@@ -109,24 +109,16 @@ def _mask_tree(value: Any, literals: tuple[str, ...], own: list[re.Pattern[str]]
 
 
 def _mask_member(key: str, item: Any, literals: tuple[str, ...], own: list[re.Pattern[str]]) -> Any:
-    if isinstance(item, str):
-        pair = json.dumps({key: item}, ensure_ascii=False)
-        masked = _substituted(pair, literals, own)
-        if masked is not pair and _substituted(item, literals, own) is item:
+    if isinstance(item, str | int | float) and not isinstance(item, bool):
+        pair, alone = json.dumps({key: item}, ensure_ascii=False), json.dumps(item, ensure_ascii=False)
+        if _substituted(pair, literals, own) is not pair and _substituted(alone, literals, own) is alone:
             return MASK
     return _mask_tree(item, literals, own)
 
 
 def _substituted(text: str, literals: tuple[str, ...], own: list[re.Pattern[str]]) -> str:
     """Return ``text`` with every secret replaced; the same object when there is none."""
-    lower = _lowered(text)
-    places: list[tuple[int, int]] = []
-    for gate in GATES:
-        if gate in text:
-            for haystack, rules in ((text, EXACT[gate]), (lower, CASELESS[gate])):
-                for trigger in [trigger for trigger in rules if trigger in haystack]:
-                    for rule in rules[trigger]:
-                        places.extend(_rule_places(text, haystack, trigger, rule))
+    places = list(secret_places(text))
     for literal in [literal for literal in literals if literal in text]:
         places.extend((start, start + len(literal)) for start in _positions(text, literal))
     places.extend(match.span() for pattern in own for match in pattern.finditer(text) if match.group())
@@ -140,25 +132,8 @@ def _substituted(text: str, literals: tuple[str, ...], own: list[re.Pattern[str]
     return "".join([*pieces, text[end:]])
 
 
-def _rule_places(text: str, haystack: str, trigger: str, rule: Rule) -> Iterator[tuple[int, int]]:
-    end = 0
-    for start in _positions(haystack, trigger):
-        match = rule.pattern.match(text, start) if start >= end else None
-        if match is not None:
-            end = match.end()
-            yield match.span("secret" if "secret" in rule.pattern.groupindex else 0)
-
-
 def _positions(text: str, part: str) -> Iterator[int]:
     position = text.find(part)
     while position >= 0:
         yield position
         position = text.find(part, position + 1)
-
-
-def _lowered(text: str) -> str:
-    lower = text.lower()
-    if len(lower) == len(text):
-        return lower
-    # A few letters become two in lower case, which would move every position behind them.
-    return "".join(letter.lower() if letter.isascii() else letter for letter in text)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from research_kit.regression.plan import NotebookPlan, Plan, find_plan, load_plan
     from research_kit.regression.player import CassetteMissError, Player, replaying
     from research_kit.regression.repeats import Repeats, repeat_check
-    from research_kit.regression.report import format_check
+    from research_kit.regression.report_text import format_check
     from research_kit.regression.run import RunResult, run_notebook
     from research_kit.regression.sanitize import DEFAULT_SANITIZERS, Sanitizer
     from research_kit.regression.trace_facts import TraceFacts
@@ -72,7 +72,7 @@ _MODULE_OF = {
     "expect": "expecting",
     "find_expectation": "baseline",
     "find_plan": "plan",
-    "format_check": "report",
+    "format_check": "report_text",
     "load_plan": "plan",
     "repeat_check": "repeats",
     "replaying": "player",

@@ -2,7 +2,8 @@
 
 Owns the files in ``expected_dir`` and the rule which expectation applies: the baseline file, else the
 notebook's own outputs, else none. Does not compare. Invariant: accepting two runs that differ only in what
-is sanitized writes the same bytes, so a baseline changes in version control only when an output did.
+is sanitized writes the same bytes, so a baseline changes in version control only when an output did. No
+secret that masking knows is in one.
 """
 
 from __future__ import annotations
@@ -17,13 +18,14 @@ from nbformat import NotebookNode
 from nbval.plugin import coalesce_streams
 
 from research_kit.errors import ConfigError
+from research_kit.masking import masked_text
 from research_kit.regression.cells import INJECTED_TAG, read_options, read_tags
 from research_kit.regression.compare import SKIPPED_KEYS
 from research_kit.regression.documents import format_notebook, read_notebook
 from research_kit.regression.images import IMAGE_KEYS, reduce_image
 from research_kit.regression.large import shorten
 from research_kit.regression.plan import NotebookPlan
-from research_kit.regression.sanitize import Sanitizer, sanitize_text
+from research_kit.regression.sanitize import Sanitizer, sanitize_value
 
 __all__ = ["Expectation", "find_expectation", "write_baseline"]
 
@@ -116,7 +118,7 @@ def _reduce_cell(cell: NotebookNode, sanitizers: Sequence[Sanitizer], keeps_imag
     outputs = coalesce_streams(cell.outputs) if is_compared else []
     return {
         "id": cell.id,
-        "source": cell.source,
+        "source": masked_text(cell.source),
         "outputs": [_reduce_output(output, sanitizers, keeps_images) for output in outputs],
         "metadata": {} if is_compared else {"tags": ["rk-ignore-output"]},
     }
@@ -144,4 +146,5 @@ def _reduce_output(output: NotebookNode, sanitizers: Sequence[Sanitizer], keeps_
 
 
 def _sanitize(value: Any, sanitizers: Sequence[Sanitizer]) -> Any:
-    return shorten(sanitize_text(value, sanitizers)) if isinstance(value, str) else value
+    sanitized = sanitize_value(value, sanitizers)
+    return shorten(sanitized) if isinstance(sanitized, str) else sanitized

@@ -22,7 +22,7 @@ from nbval.plugin import IPyNbCell, coalesce_streams, nocolors, transform_stream
 from research_kit.regression.cells import INJECTED_TAG, read_options, read_tags
 from research_kit.regression.images import IMAGE_KEYS, difference_picture, image_distance
 from research_kit.regression.large import is_shortened, shorten
-from research_kit.regression.sanitize import DEFAULT_SANITIZERS, Sanitizer, sanitize_text
+from research_kit.regression.sanitize import DEFAULT_SANITIZERS, Sanitizer, sanitize_value
 from research_kit.regression.structure import is_same_html, is_same_json, sort_sets, table_differences
 from research_kit.regression.tolerance import is_within
 
@@ -124,10 +124,8 @@ class _Judge:
         self.comparison_traceback: list[str] = []
 
     def sanitize(self, value: Any) -> Any:
-        if not isinstance(value, str):
-            return value
-        text = sanitize_text(value, self.sanitizers)
-        return shorten(text) if self.shortens else text
+        sanitized = sanitize_value(value, self.sanitizers)
+        return shorten(sanitized) if self.shortens and isinstance(sanitized, str) else sanitized
 
     def format_output_compare(self, key: str, left: object, right: object) -> None:
         """Be called by nbval to explain a difference; ours are explained by `Difference`."""

@@ -7,6 +7,7 @@ modules need. Invariant: a notebook that is read is one of nbformat 4, or `Confi
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from research_kit.errors import ConfigError
 
 __all__ = ["format_notebook", "parse_notebook", "read_notebook"]
 
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+_CELL_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _SAVE_AGAIN = "Save it again with Jupyter"
 
 
@@ -50,11 +53,18 @@ def parse_notebook(text: str, name: str) -> NotebookNode:
         document = json.loads(text)
     except ValueError as error:
         raise _no_json(name, error) from error
+    if _SURROGATE.search(text) and not _is_encodable(document):
+        remedy = "Correct the text, which was cut within a character"
+        raise ConfigError(_unreadable(name, "it has half a character, which no file can hold", remedy))
     if not _is_notebook(document):
         cause = (
             "it is JSON, but not a notebook (nbformat, metadata, or the type or source of a cell, is missing)"
         )
         raise ConfigError(_unreadable(name, cause, _SAVE_AGAIN))
+    for cell in document.get("cells", ()):
+        # nbformat makes another one, and would quote this in a warning.
+        if "id" in cell and not _CELL_ID.fullmatch(str(cell["id"])):
+            del cell["id"]
     try:
         notebook: NotebookNode = nbformat.reads(json.dumps(document), as_version=4)  # type: ignore[no-untyped-call]
     except (nbformat.ValidationError, ValueError) as error:
@@ -78,6 +88,14 @@ def _is_notebook(document: object) -> bool:
         return isinstance(document.get("worksheets"), list)
     cells, metadata = document.get("cells"), document.get("metadata")
     return isinstance(cells, list) and isinstance(metadata, dict) and all(map(_is_cell, cells))
+
+
+def _is_encodable(document: object) -> bool:
+    try:
+        json.dumps(document, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _is_cell(cell: object) -> bool:

@@ -22,11 +22,12 @@ from typing import IO, Any, Literal
 from jupyter_client.manager import KernelManager
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 from nbclient.util import ensure_async, run_sync
-from nbformat import NotebookNode
+from nbformat import NotebookNode, from_dict
 from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import NBClientEngine, papermill_engines
 
-from research_kit.regression.cells import read_options
+from research_kit.masking import masked_text
+from research_kit.regression.cells import INJECTED_TAG, read_options, read_tags
 from research_kit.regression.kernel_client import ReadyClient
 from research_kit.regression.kernel_side import KernelSide, RunOrder
 from research_kit.regression.memory_limit import limit_memory
@@ -164,6 +165,7 @@ class RegressionClient(PapermillNotebookClient):  # type: ignore[misc]  # paperm
             cwd=str(execution.cwd), stdout=execution.stderr, stderr=execution.stderr, **kwargs
         ):
             execution.has_started = True
+            _mask_parameters(self.nb)
             if execution.options.memory_limit_mb is not None:
                 limit_memory(self.km.provisioner.pid, execution.options.memory_limit_mb)
             # papermill asks the kernel after the last cell and waits without limit; its specification knows.
@@ -198,6 +200,8 @@ class RegressionClient(PapermillNotebookClient):  # type: ignore[misc]  # paperm
         except DeadKernelError:
             self._report("crashed", cell_index, "DeadKernel", self._describe_end(), "")
             raise
+        finally:
+            _mask_cell(cell)
         return cell
 
     def process_message(
@@ -254,11 +258,11 @@ class RegressionClient(PapermillNotebookClient):  # type: ignore[misc]  # paperm
         self.execution.error = CellError(
             cell_index=cell_index,
             execution_count=cell.get("execution_count"),
-            source=cell.source,
+            source=masked_text(cell.source),
             error_name=name,
-            error_value=strip_colours(value),
-            traceback=strip_colours(traceback),
-            last_output=_last_output(cell),
+            error_value=masked_text(strip_colours(value)),
+            traceback=masked_text(strip_colours(traceback)),
+            last_output=masked_text(_last_output(cell)),
         )
 
     def _interrupt(self, cell: NotebookNode) -> str:
@@ -317,6 +321,22 @@ def _saving_plainly(nb_man: Any) -> Iterator[None]:
 def register_engine() -> None:
     """Make the engine known to papermill; doing it twice equals doing it once."""
     papermill_engines.register(ENGINE_NAME, RegressionEngine)
+
+
+def _mask_parameters(notebook: NotebookNode) -> None:
+    papermill = notebook.metadata.get("papermill", {})
+    if papermill.get("parameters"):
+        papermill["parameters"] = json.loads(masked_text(json.dumps(papermill["parameters"], default=str)))
+
+
+def _mask_cell(cell: NotebookNode) -> None:
+    """Take the secrets out of what the executed copy will say of a cell that has run."""
+    outputs = json.dumps(cell.outputs)
+    masked = masked_text(outputs)
+    if masked != outputs:
+        cell.outputs = from_dict({"outputs": json.loads(masked)}).outputs  # type: ignore[no-untyped-call] # untyped in nbformat
+    if INJECTED_TAG in read_tags(cell):
+        cell.source = masked_text(cell.source)
 
 
 def _find_traceback(cell: NotebookNode) -> str:

@@ -15,6 +15,7 @@ from typing import Any
 from research_kit._optional import require
 from research_kit._slow_formats import defer_slow_formats
 from research_kit.errors import ConfigError
+from research_kit.plain_stream import guard_terminal
 from research_kit.regression.ipyparallel_executor import connect_engines
 
 __all__ = ["EXECUTORS", "executor_maker"]
@@ -47,7 +48,7 @@ def executor_maker(
     if name == "processes":
         # A thread of this process may hold a lock that a forked child would wait for.
         context = multiprocessing.get_context("spawn")
-        return lambda: ProcessPoolExecutor(count, mp_context=context, initializer=defer_slow_formats)
+        return lambda: ProcessPoolExecutor(count, mp_context=context, initializer=_begin_worker)
     if name == "dask":
         distributed = require("distributed", extra="cluster", purpose="run notebooks on a Dask cluster")
         return lambda: _dask(distributed, address, count)
@@ -57,6 +58,11 @@ def executor_maker(
         )
         return lambda: connect_engines(ipyparallel, address)
     raise ConfigError(f"The executor {name!r} is unknown. Use one of: {', '.join(EXECUTORS)}.")
+
+
+def _begin_worker() -> None:
+    defer_slow_formats()
+    guard_terminal()
 
 
 class _OnClient(Executor):

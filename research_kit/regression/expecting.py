@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from research_kit.counting import Facts
 from research_kit.regression.expectations import UnmetExpectationError, read_expectations
 from research_kit.regression.trace_facts import Observed, TraceFacts, sum_up
 
@@ -90,22 +91,24 @@ def _read_back() -> Iterator[Observed]:
 
 
 def _observed(row: Mapping[str, Any]) -> Observed:
-    kind = {"GENERATION": "lm", "EMBEDDING": "lm", "TOOL": "tool"}.get(_value(row, "type", ""), "other")
-    name = _value(row, "name", "")
-    is_mcp = name.startswith(("MCP send tools/call ", "tools/call "))
     return Observed(
+        trace_id=_value(row, "trace_id", ""),
         observation_id=_value(row, "observation_id", ""),
         parent_id=_value(row, "parent_observation_id", ""),
-        kind="tool" if is_mcp else kind,
-        name=name.rpartition(" ")[2] if is_mcp else name,
+        facts=Facts(
+            _value(row, "type", ""),
+            _value(row, "name", ""),
+            _value(row, "cost_usd", None),
+            _value(row, "input_tokens", None),
+            _value(row, "output_tokens", None),
+            _value(row, "total_tokens", None),
+            _value(row, "level", "") == "ERROR",
+        ),
         session_id=_value(row, "session_id", ""),
         start_s=row["start_time"].timestamp(),
         latency_s=_value(row, "latency_s", 0.0),
         model=_value(row, "model", ""),
-        input_tokens=int(_value(row, "input_tokens", 0)),
-        output_tokens=int(_value(row, "output_tokens", 0)),
-        cost_usd=_value(row, "cost_usd", None),
-        error=_value(row, "status_message", "") or "failed" if _value(row, "level", "") == "ERROR" else "",
+        message=_value(row, "status_message", ""),
     )
 
 

@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from research_kit.errors import ConfigError
+from research_kit.masking import masked_text
 from research_kit.regression.check import Check
 from research_kit.regression.run_session import git_place
+from research_kit.regression.shown_text import shown_line
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -49,7 +51,7 @@ _MEASURES = ("duration_s", "cost_usd", "total_tokens", "lm_call_count", "tool_ca
 
 def record_run(check: Check, folder: Path, root: Path) -> None:
     """Add a line for ``check`` to the history in ``folder``; one that cannot be written is left out."""
-    line = json.dumps(_line(check, root), ensure_ascii=False, default=str)
+    line = json.dumps(_line(check, root), default=str)
     try:
         handle = os.open(folder / _FILE, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         try:
@@ -74,7 +76,7 @@ def runs_df(folder: str | Path = ".research_kit/runs") -> pd.DataFrame:
     path = Path(folder)
     path = path / _FILE if path.is_dir() or not path.suffix else path
     try:
-        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        lines = path.read_text(encoding="utf-8").split("\n") if path.exists() else []
         rows = [json.loads(line) for line in lines if line]
     except (OSError, ValueError) as error:
         raise ConfigError(f"Cannot read the history of runs {str(path)!r}: {error}. Delete it.") from error
@@ -88,7 +90,7 @@ def runs_df(folder: str | Path = ".research_kit/runs") -> pd.DataFrame:
 def last_outcomes(folder: Path) -> dict[str, str]:
     """Return how each notebook's last run ended; without pandas, which takes a second to import."""
     path = folder / _FILE
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    lines = path.read_text(encoding="utf-8").split("\n") if path.exists() else []
     rows = [json.loads(line) for line in lines if line]
     return {row["notebook"]: row["outcome"] for row in rows}
 
@@ -159,7 +161,7 @@ def _line(check: Check, root: Path) -> dict[str, Any]:
         "start_time": datetime.fromtimestamp(run.start_time_s, UTC).isoformat(),
         "notebook": check.planned.name,
         "outcome": check.verdict,
-        "message": run.message.partition("\n")[0][:300],
+        "message": shown_line(run.message.partition("\n")[0])[:300],
         "duration_s": round(run.duration_s, 3),
         "difference_count": len(check.differences),
         "trace_problem_count": len(check.trace_problems),
@@ -168,5 +170,5 @@ def _line(check: Check, root: Path) -> dict[str, Any]:
         "commit": commit,
         "branch": branch,
         "session_id": run.session_id,
-        "parameters": json.dumps(dict(check.planned.parameters), default=str),
+        "parameters": masked_text(json.dumps(dict(check.planned.parameters), default=str)),
     }

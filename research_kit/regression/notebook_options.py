@@ -162,6 +162,10 @@ def _from_file(reading: _Reading, path: Path) -> Sets:
     return list(_named(reading, "parameters_file", document))
 
 
+def _is_name(value: object) -> bool:
+    return isinstance(value, str) and value.isidentifier()
+
+
 @dataclass(frozen=True, slots=True)
 class _Reading:
     """The values of one table, with errors that name it."""
@@ -195,7 +199,9 @@ class _Reading:
 
     def names(self, key: str) -> tuple[str, ...]:
         value = self.values.get(key, [])
-        if not isinstance(value, list) or not all(isinstance(one, str) and one for one in value):
+        if not isinstance(value, list) or not all(
+            isinstance(one, str) and one.isidentifier() for one in value
+        ):
             self.refuse(key, f"is {value!r}, which is not a list of names")
         return tuple(value)
 

@@ -1,13 +1,15 @@
 """The pytest plugin: notebooks of the plan as test items.
 
-Owns collection, the two options and the reporting inside pytest; running and judging is `check_notebook`.
+Owns collection, the options and the reporting inside pytest; running and judging is `check_notebook`.
 Invariant: in a project without ``[tool.research_kit.regression]`` the plugin collects nothing, and
-importing it loads neither papermill nor nbval nor pandas.
+importing it loads neither papermill nor nbval nor pandas. What it hands to pytest is plain text, node ids of
+files with odd names too: pytest prints it as it is.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import json
+from collections.abc import Generator, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +18,7 @@ from _pytest._code.code import ReprExceptionInfo, ReprFileLocation, ReprTracebac
 
 from research_kit._slow_formats import defer_slow_formats
 from research_kit.errors import ConfigError
+from research_kit.plain_text import plain_block, plain_text
 
 if TYPE_CHECKING:
     from research_kit.regression.plan import NotebookPlan, Plan
@@ -28,6 +31,7 @@ __all__ = [
     "pytest_addoption",
     "pytest_collect_file",
     "pytest_configure",
+    "pytest_runtest_makereport",
     "pytest_terminal_summary",
     "pytest_unconfigure",
 ]
@@ -56,12 +60,12 @@ class NotebookFile(pytest.File):
     def collect(self) -> Iterable[NotebookRun]:
         """Yield the runs without opening a notebook."""
         if self.plan is None:
-            raise self.CollectError(self.problem)
+            raise self.CollectError(plain_block(self.problem))
         is_plan = self.path.name == _PLAN_FILE
         for planned in self.plan.notebooks:
             if planned.address if is_plan else planned.path.resolve() == self.path.resolve():
                 label = planned.path.stem if is_plan else "run"
-                name = label if planned.set_name is None else f"{label}[{planned.set_name}]"
+                name = plain_text(label if planned.set_name is None else f"{label}[{planned.set_name}]")
                 run = NotebookRun.from_parent(self, name=name, planned=planned, plan=self.plan)
                 for marker in planned.options.markers:
                     run.add_marker(marker)
@@ -82,7 +86,7 @@ class NotebookRun(pytest.Item):
         from research_kit.regression.history import record_run
         from research_kit.regression.plan import redirect
         from research_kit.regression.repeats import repeat_check
-        from research_kit.regression.report import format_check
+        from research_kit.regression.report_text import format_check, format_message
 
         plan, output_dir = redirect(self.plan, self.config.getoption("rk_output_dir"))
         options = CheckOptions(
@@ -99,7 +103,7 @@ class NotebookRun(pytest.Item):
                 warm_kernels=_warm_kernels(self.config, plan),
             )
         except ConfigError as error:
-            raise NotebookFailedError(str(error)) from error
+            raise NotebookFailedError(format_message(str(error))) from error
         for check in repeats.recorded:
             record_run(check, output_dir or plan.output_dir, plan.root)
         self._remember(repeats)
@@ -111,33 +115,37 @@ class NotebookRun(pytest.Item):
 
         # User properties cross from xdist workers to the terminal summary, and stand in the JUnit XML.
         check = repeats.shown
-        self.user_properties.append((_COPY, str(check.run.output_path)))
+        self.user_properties.append((_COPY, plain_text(str(check.run.output_path))))
         self.user_properties.append((_EXPECTED, check.expected_from))
         if check.accepted_path is not None:
-            self.user_properties.append((_ACCEPTED, str(check.accepted_path)))
+            self.user_properties.append((_ACCEPTED, plain_text(str(check.accepted_path))))
         if repeats.is_flaky:
             self.user_properties.append((_FLAKY, repeats.describe()))
         if self.config.getoption("rk_html") or self.config.getoption("rk_markdown"):
             told = check.run.output_path.with_suffix(".summary.json")
             told.write_text(summarize(repeats, self.plan.root).to_json(), encoding="utf-8")
-            self.user_properties.append((_SUMMARY, str(told)))
+            # As JSON: a path that is no valid text could not cross from a worker.
+            self.user_properties.append((_SUMMARY, json.dumps(str(told))))
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
         """Show our own text for our own failures, and pytest's representation for everything else."""
         if isinstance(excinfo.value, NotebookFailedError):
             return self._represent(excinfo.value.text)
         excinfo.traceback = excinfo.traceback.cut(path=__file__)
-        return super().repr_failure(excinfo, style)
+        text = plain_block(str(super().repr_failure(excinfo, style)))
+        return self._represent(text, plain_text(excinfo.exconly()))
 
-    def _represent(self, text: str) -> ReprExceptionInfo:
+    def _represent(self, text: str, message: str = "") -> ReprExceptionInfo:
         # The first line alone is the message: on CI pytest repeats the whole message in its summary.
-        crash = ReprFileLocation(str(self.path), 0, text.partition("\n")[0])
+        message = message or text.partition("\n")[0]
+        crash = ReprFileLocation(plain_text(str(self.path)), 0, message)
         return ReprExceptionInfo(ReprTracebackNative([f"{text}\n"]), crash)
 
     def reportinfo(self) -> tuple[Path, int | None, str]:
         """Name the notebook and its run in headings."""
         set_name, stem = self.planned.set_name, self.planned.path.stem
-        return self.path, None, stem if set_name is None else f"{stem}[{set_name}]"
+        name = stem if set_name is None else f"{stem}[{set_name}]"
+        return Path(plain_text(str(self.path))), None, plain_text(name)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -208,9 +216,20 @@ def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> NotebookFi
         problem = str(error)
     if not problem and (plan is None or not (is_plan or _names(plan, file_path))):
         return None
-    notebook_file: NotebookFile = NotebookFile.from_parent(parent, path=file_path)
+    notebook_file: NotebookFile = NotebookFile.from_parent(
+        parent, path=file_path, name=plain_text(file_path.name), nodeid=_node_id(config, file_path)
+    )
     notebook_file.plan, notebook_file.problem = plan, problem
     return notebook_file
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Make plain what was captured while a notebook ran: log messages and warnings of libraries."""
+    report = yield
+    if isinstance(item, NotebookRun):
+        report.sections = [(title, plain_block(text)) for title, text in report.sections]
+    return report
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -247,7 +266,9 @@ def _write_reports(terminalreporter: pytest.TerminalReporter) -> None:
 
     reports = [*terminalreporter.getreports("failed"), *terminalreporter.getreports("passed")]
     told = [dict(report.user_properties).get(_SUMMARY) for report in reports]
-    summaries = [RunSummary.from_json(Path(path).read_text(encoding="utf-8")) for path in told if path]
+    summaries = [
+        RunSummary.from_json(Path(json.loads(path)).read_text(encoding="utf-8")) for path in told if path
+    ]
     if html:
         write_report(Path(html), report_page(summaries))
     if markdown:
@@ -256,6 +277,15 @@ def _write_reports(terminalreporter: pytest.TerminalReporter) -> None:
 
 def _is_taken(config: pytest.Config) -> bool:
     return any(config.getoption(name, False) for name in ("nbval", "nbval_lax", "nbmake"))
+
+
+def _node_id(config: pytest.Config, path: Path) -> str | None:
+    """Return the id of a file with a name that pytest could not print or parse; None leaves it to pytest."""
+    is_inside = path.is_relative_to(config.rootpath)
+    parts = (path.relative_to(config.rootpath) if is_inside else path).parts
+    # Each part by itself, as pytest shows paths from the folder where it was started.
+    plain = tuple(plain_text(part).replace("::", r":\:") for part in parts)
+    return None if plain == parts else "/".join(plain)
 
 
 def _may_name_remote(pyproject: Path) -> bool:

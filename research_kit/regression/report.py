@@ -1,7 +1,6 @@
-"""What a person reads when a notebook fails.
+"""What is to be said about a run: why it did not pass, and the cells to look at.
 
-Owns the text; decides nothing. Invariant: the text names the notebook, the cell with its source, what was
-wrong, and where the executed copy and the traces are.
+Owns the wording; decides nothing, and knows no form of report.
 """
 
 from __future__ import annotations
@@ -12,13 +11,14 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from research_kit.regression.shown_text import shown_block, shown_line
+
 if TYPE_CHECKING:
     from research_kit.regression.check import Check
     from research_kit.regression.compare import Difference
 
-__all__ = ["CellText", "describe_cells", "describe_problem", "format_check"]
+__all__ = ["CellText", "describe_cells", "describe_problem"]
 
-_SOURCE_LINE_COUNT = 20
 # Another form of the same value says nothing new once the plain text is shown.
 _PLAIN = "text/plain"
 _OTHER_FORMS = ("text/html", "text/latex", "text/markdown")
@@ -42,24 +42,12 @@ class CellText:
     details: tuple[tuple[str, str], ...]
     image: str = ""
 
-
-def format_check(check: Check, *, root: Path | None = None) -> str:
-    """Describe why ``check`` failed.
-
-    Args:
-        check: A check that did not pass.
-        root: The folder that paths are shown relative to.
-    """
-    name = check.planned.place(root)
-    if check.planned.set_name is not None:
-        name = f"{name} [{check.planned.set_name}]"
-    lines = [describe_problem(check, root=root)]
-    lines += [f"  {line}" for problem in check.trace_problems for line in problem.splitlines()]
-    for cell in describe_cells(check):
-        lines += ["", f"{name}, {cell.heading}:", *_quote(cell.source)]
-        for title, text in cell.details:
-            lines += ["", *([f"{title}:"] if title else []), text]
-    return "\n".join([*lines, *_places(check, root)])
+    def __post_init__(self) -> None:
+        """Make the texts fit to be shown."""
+        object.__setattr__(self, "heading", shown_line(self.heading))
+        object.__setattr__(self, "source", shown_block(self.source))
+        details = tuple((shown_line(title), shown_block(text)) for title, text in self.details)
+        object.__setattr__(self, "details", details)
 
 
 def describe_problem(check: Check, *, root: Path | None = None) -> str:
@@ -112,24 +100,6 @@ def _describe_differences(differences: Sequence[Difference]) -> CellText:
     )
 
 
-def _places(check: Check, root: Path | None) -> list[str]:
-    run, lines = check.run, [""]
-    if run.session_url is not None:
-        lines += [f"Traces: {run.session_url}"]
-    if run.output_path.exists():
-        lines += [f"Executed copy: {_relative(run.output_path, root)}"]
-    if run.sent_to is not None:
-        lines += [f"Sent to: {run.sent_to}"]
-    if check.differences:
-        command = (
-            f"research-kit test {check.planned.name} --accept"
-            if check.planned.address
-            else f"pytest {check.planned.place(root)} --rk-accept"
-        )
-        lines += [f"If the new outputs are right: {command}"]
-    return lines if len(lines) > 1 else []
-
-
 def _describe_expected(check: Check, root: Path | None) -> str:
     if check.expected_from == "own outputs" or check.expected_path is None:
         return "those saved in the notebook"
@@ -139,13 +109,6 @@ def _describe_expected(check: Check, root: Path | None) -> str:
 def _heading(cell_index: int, execution_count: int | None) -> str:
     bracket = "In [ ]" if execution_count is None else f"In [{execution_count}]"
     return f"{bracket}, cell {cell_index + 1} of the notebook"
-
-
-def _quote(source: str) -> list[str]:
-    lines = source.splitlines() or ["(empty)"]
-    if len(lines) > _SOURCE_LINE_COUNT:
-        lines = [*lines[:_SOURCE_LINE_COUNT], f"... {len(lines) - _SOURCE_LINE_COUNT} more lines"]
-    return [f"    {line}" for line in lines]
 
 
 def _relative(path: Path, root: Path | None) -> str:

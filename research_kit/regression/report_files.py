@@ -15,13 +15,16 @@ from pathlib import Path
 
 from research_kit._words import cost_text, duration_text
 from research_kit.errors import ConfigError
+from research_kit.plain_text import plain_block, plain_text
+from research_kit.regression.report_text import format_summary
 from research_kit.regression.summary import RunSummary
 
 __all__ = ["count_verdicts", "github_annotations", "junit_xml", "markdown_summary", "write_report"]
 
-# XML has no way to write these.
-_NOT_XML = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _FAILED_ROW_COUNT = 50
+_CELL_CHARS = 300
+# What Markdown in any of its dialects takes for markup or makes a link of; entities are never either.
+_SIGN = re.compile(r"[\\`*_{}\[\]<>|#!~&@:$^\"']|(?<=www)\.", re.IGNORECASE)
 
 
 def junit_xml(summaries: Sequence[RunSummary]) -> str:
@@ -49,11 +52,11 @@ def junit_xml(summaries: Sequence[RunSummary]) -> str:
             ("parameters", one.parameters),
         ):
             if value:
-                ET.SubElement(properties, "property", name=name, value=_xml(value))
+                ET.SubElement(properties, "property", name=name, value=value)
         if not one.is_passed:
             kind = "error" if one in errors else "failure"
-            told = ET.SubElement(case, kind, message=_xml(_first_line(one)), type=one.verdict)
-            told.text = _xml(_as_text(one))
+            told = ET.SubElement(case, kind, message=_first_line(one), type=one.verdict)
+            told.text = format_summary(one)
     root = ET.Element("testsuites")
     root.append(suite)
     return ET.tostring(root, encoding="unicode", xml_declaration=True)
@@ -66,7 +69,7 @@ def github_annotations(summaries: Sequence[RunSummary]) -> Iterator[str]:
             continue
         kind = "warning" if one.is_passed else "error"
         where = one.cells[0].heading if one.cells else ""
-        text = "\n".join(filter(None, [_first_line(one), where, *one.problems]))
+        text = "\n".join(filter(None, [_first_line(one), where, *map(plain_block, one.problems)]))
         title = _command_value(f"{one.name}: {one.verdict}")
         yield f"::{kind} file={_command_value(one.path)},title={title}::{_command_text(text)}"
 
@@ -80,7 +83,7 @@ def markdown_summary(summaries: Sequence[RunSummary]) -> str:
     for one in shown[:_FAILED_ROW_COUNT]:
         where = one.cells[0].heading if one.cells else ""
         what = "; ".join(filter(None, [_first_line(one), *one.problems, one.repeats]))
-        lines.append(f"| {_cell(one.name)} | {one.verdict} | {_cell(where)} | {_cell(what)} |")
+        lines.append(f"| {_code(one.name)} | {one.verdict} | {_escaped(where)} | {_code(what)} |")
     if len(shown) > _FAILED_ROW_COUNT:
         lines.append(f"\nand {len(shown) - _FAILED_ROW_COUNT} more")
     costs = [one.cost_usd for one in summaries if one.cost_usd is not None]
@@ -117,24 +120,18 @@ def write_report(path: Path, text: str) -> None:
 
 
 def _first_line(one: RunSummary) -> str:
-    return one.message.partition("\n")[0] or one.repeats
+    return plain_text(one.message.partition("\n")[0] or one.repeats)
 
 
-def _as_text(one: RunSummary) -> str:
-    lines = [one.message, *one.problems]
-    for cell in one.cells:
-        lines += ["", f"{cell.heading}:", cell.source, *(f"{title}\n{text}" for title, text in cell.details)]
-    return "\n".join(lines)
+def _code(text: str) -> str:
+    """Return the text of a cell of a table as code, in which nothing is a link, a mention or a reference."""
+    shown = _escaped(text)
+    return f"<code>{shown}</code>" if shown else ""
 
 
-def _xml(text: str) -> str:
-    return _NOT_XML.sub("\ufffd", text)
-
-
-def _cell(text: str) -> str:
-    """Return one cell of a table: a backslash before everything that Markdown would take as markup."""
-    flat = " ".join(text.split())[:300]
-    return re.sub(r"([\\`*_{}\[\]<>|#!~])", r"\\\1", flat)
+def _escaped(text: str) -> str:
+    flat = " ".join(text.split())[:_CELL_CHARS]
+    return _SIGN.sub(lambda sign: f"&#{ord(sign[0])};", flat)
 
 
 def _command_text(text: str) -> str:

@@ -13,6 +13,7 @@ from html import escape
 
 from research_kit._words import cost_text, duration_text
 from research_kit.regression.report_files import count_verdicts
+from research_kit.regression.shown_text import shown_line
 from research_kit.regression.summary import RunSummary
 
 __all__ = ["report_page"]
@@ -79,7 +80,7 @@ def report_page(summaries: Sequence[RunSummary], *, commit: str = "", branch: st
     ordered = sorted(summaries, key=lambda one: (one.is_passed, one.verdict == "passed"))
     when = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
     took = sum(one.duration_s for one in summaries)
-    place = " ".join(filter(None, [branch, commit[:12]]))
+    place = shown_line(" ".join(filter(None, [branch, commit[:12]])))
     facts = ", ".join(filter(None, [when, place, f"{duration_text(took)} of notebooks"]))
     body = "".join(_row(one) for one in ordered)
     return (
@@ -132,7 +133,7 @@ def _content(one: RunSummary) -> Iterator[str]:
     for title, text in links:
         if text:
             yield f'<div class="where">{title}: <code>{escape(text)}</code></div>'
-    if one.session_url:
+    if one.session_url.startswith(("http://", "https://")):
         address = escape(one.session_url.partition("?")[0])
         yield f'<div class="where"><a href="{address}">traces</a></div>'
 

@@ -7,6 +7,7 @@ outcome. Does not compare outputs and knows no test framework. Invariant: whatev
 
 from __future__ import annotations
 
+import shlex
 import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
@@ -24,6 +25,7 @@ from papermill.execute import remove_error_markers
 from papermill.iorw import write_ipynb
 
 from research_kit.errors import ConfigError
+from research_kit.plain_text import plain_text
 from research_kit.regression.cells import INJECTED_TAG, read_tags
 from research_kit.regression.documents import read_notebook
 from research_kit.regression.engine import (
@@ -196,6 +198,7 @@ def execute_run(path: Path, output_path: Path, options: RunOptions) -> RunResult
         start_time_s=time(),
     )
     try:
+        _require_text(output_path)
         notebook = read_notebook(path)
     except ConfigError as error:
         return replace(result, outcome="not_started", message=str(error), duration_s=monotonic() - started)
@@ -228,6 +231,16 @@ def _prepare_output(path: Path, output_path: Path) -> None:
         raise ConfigError(
             f"Cannot write the executed copy to {str(output_path)!r}: {error.strerror}. "
             "Give another output_path."
+        ) from error
+
+
+def _require_text(path: Path) -> None:
+    """Refuse names that are no text: the executed copy says where it is from."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError as error:
+        raise ConfigError(
+            f"Cannot write the executed copy {str(path)!r}: its name is not UTF-8. Rename the notebook."
         ) from error
 
 
@@ -301,10 +314,10 @@ def _not_started(result: RunResult, message: str) -> RunResult:
 
 def _missing_kernel(path: Path, kernel_name: str) -> str:
     installed = ", ".join(sorted(KernelSpecManager().find_kernel_specs())) or "none"
+    command = f"python -m ipykernel install --sys-prefix --name {shlex.quote(plain_text(kernel_name))}"
     return (
         f"The notebook {str(path)!r} asks for the kernel {kernel_name!r}, which is not installed (installed: "
-        f"{installed}). Install it (python -m ipykernel install --sys-prefix --name {kernel_name}), or "
-        "choose another kernel in the notebook."
+        f"{installed}). Install it ({command}), or choose another kernel in the notebook."
     )
 
 

@@ -7,11 +7,15 @@ and are sanitized again when they are compared.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
-__all__ = ["DEFAULT_SANITIZERS", "Sanitizer", "sanitize_text"]
+from research_kit.masking import masked_text
+
+__all__ = ["DEFAULT_SANITIZERS", "Sanitizer", "sanitize_text", "sanitize_value"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,3 +121,12 @@ def sanitize_text(text: str, sanitizers: Iterable[Sanitizer]) -> str:
     for sanitizer in sanitizers:
         text = re.sub(sanitizer.regex, sanitizer.replace, text)
     return text
+
+
+def sanitize_value(value: Any, sanitizers: Iterable[Sanitizer]) -> Any:
+    """Return an output as it is kept and compared: no secrets, and texts without what may differ."""
+    if isinstance(value, str):
+        return sanitize_text(masked_text(value), sanitizers)
+    text = json.dumps(value)
+    masked = masked_text(text)
+    return value if masked == text else json.loads(masked)

@@ -5,18 +5,16 @@ Owns the reading of spans; sends nothing. Invariant: it sees what is sent, and k
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from threading import Lock
-from typing import Any
 
 from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor
+from opentelemetry.trace import format_span_id, format_trace_id
 
 from research_kit.regression.trace_facts import Observed
-from research_kit.session.attribute_names import OBSERVATION, SESSION_ID
-from research_kit.session.export_filter import MCP_SCOPE, is_sent
+from research_kit.session.attribute_names import SESSION_ID
+from research_kit.session.export_filter import is_sent
 from research_kit.session.guard import guarded
-from research_kit.session.lm_spans import LMUsage, is_lm_call, model_name
-from research_kit.session.span_attributes import span_attributes
+from research_kit.session.span_figures import span_figures
 
 __all__ = ["SpanWatch"]
 
@@ -32,7 +30,7 @@ class SpanWatch(SpanProcessor):
         """Take the facts of ``span``."""
         with guarded("trace check"):
             if is_sent(span):
-                observed = _observed(span, span_attributes(span))
+                observed = _observed(span)
                 with self._lock:
                     self._observed.append(observed)
 
@@ -42,33 +40,17 @@ class SpanWatch(SpanProcessor):
             return list(self._observed)
 
 
-def _observed(span: ReadableSpan, attributes: Mapping[str, Any]) -> Observed:
+def _observed(span: ReadableSpan) -> Observed:
     context, started_ns, ended_ns = span.get_span_context(), span.start_time or 0, span.end_time or 0
-    used = LMUsage.of(attributes)
-    message = str(attributes.get(OBSERVATION + "status_message") or span.status.description or "")
-    is_error = attributes.get(OBSERVATION + "level") == "ERROR" or span.status.status_code.name == "ERROR"
-    kind, name = _kind(span, attributes)
+    read = span_figures(span)
     return Observed(
-        observation_id=format(context.span_id, "016x") if context is not None else "",
-        parent_id=format(span.parent.span_id, "016x") if span.parent is not None else "",
-        kind=kind,
-        name=name,
-        session_id=str(attributes[SESSION_ID]),
+        trace_id=format_trace_id(context.trace_id) if context is not None else "",
+        observation_id=format_span_id(context.span_id) if context is not None else "",
+        parent_id=format_span_id(span.parent.span_id) if span.parent is not None else "",
+        facts=read.facts,
+        session_id=str((span.attributes or {})[SESSION_ID]),
         start_s=started_ns / 1e9,
         latency_s=(ended_ns - started_ns) / 1e9,
-        model=model_name(attributes),
-        input_tokens=used.input_tokens,
-        output_tokens=used.output_tokens,
-        cost_usd=used.cost_usd,
-        error=(message or "failed") if is_error else "",
+        model=read.model,
+        message=read.status_message,
     )
-
-
-def _kind(span: ReadableSpan, attributes: Mapping[str, Any]) -> tuple[str, str]:
-    scope = span.instrumentation_scope
-    if scope is not None and scope.name == MCP_SCOPE:
-        is_call = attributes.get("mcp.method.name") == "tools/call"
-        return ("tool" if is_call else "other"), span.name.rpartition(" ")[2]
-    if is_lm_call(attributes):
-        return "lm", span.name
-    return ("tool" if attributes.get(OBSERVATION + "type") == "tool" else "other"), span.name

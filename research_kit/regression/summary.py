@@ -1,17 +1,19 @@
 """One run in the form in which it is reported: plain texts and numbers.
 
-Owns what reports know of a run. Invariant: a summary is JSON and crosses processes and machines whole.
+Owns what reports know of a run. Invariant: a summary is JSON and crosses processes and machines whole, and
+each of its texts is fit to be shown, whatever the notebook and its files are named.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from research_kit.regression.report import CellText, describe_cells, describe_problem
+from research_kit.regression.shown_text import shown_block, shown_line
 
 if TYPE_CHECKING:
     from research_kit.regression.repeats import Repeats
@@ -68,6 +70,15 @@ class RunSummary:
     tool_call_count: int | None
     sent_to: str = ""
 
+    def __post_init__(self) -> None:
+        """Make the texts fit to be shown, wherever the summary comes from."""
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, str):
+                show = shown_block if field.name == "message" else shown_line
+                object.__setattr__(self, field.name, show(value))
+        object.__setattr__(self, "problems", tuple(map(shown_block, self.problems)))
+
     @property
     def is_passed(self) -> bool:
         """Whether the run is no failure."""
@@ -75,7 +86,7 @@ class RunSummary:
 
     def to_json(self) -> str:
         """Return the summary as a JSON text."""
-        return json.dumps(asdict(self), ensure_ascii=False)
+        return json.dumps(asdict(self))
 
     @classmethod
     def from_json(cls, text: str) -> RunSummary:
@@ -87,12 +98,12 @@ class RunSummary:
         return cls(**{**values, "cells": tuple(cells), "problems": tuple(values["problems"])})
 
 
-def summarize(repeats: Repeats, root: Path) -> RunSummary:
+def summarize(repeats: Repeats, root: Path | None) -> RunSummary:
     """Return what reports show of one or several runs of a notebook.
 
     Args:
         repeats: The runs.
-        root: The folder that paths are shown relative to.
+        root: The folder that paths are shown relative to; None shows them whole.
     """
     check = repeats.shown
     run, facts = check.run, check.run.facts

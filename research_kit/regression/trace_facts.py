@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
+
+from research_kit.counting import Counted, Facts, count, parent_places, tool_name
 
 __all__ = ["Observed", "TraceFacts", "sum_up"]
 
@@ -20,32 +22,26 @@ class Observed:
     """One observation, as far as checks look at it.
 
     Attributes:
+        trace_id: Its trace.
         observation_id: Its id.
         parent_id: The observation it happened in; empty for a root.
-        kind: ``lm``, ``tool`` or ``other``.
-        name: Its name; of a tool call, the tool.
+        facts: What it is and used, as far as counting looks at it.
         session_id: The session.
         start_s: When it began, in seconds; only the order matters.
         latency_s: How long it took.
         model: The model of an LM call; empty when unknown.
-        input_tokens: Tokens sent.
-        output_tokens: Tokens answered.
-        cost_usd: What it cost; None when unknown.
-        error: What went wrong; empty when nothing did.
+        message: What went wrong, where something did.
     """
 
+    trace_id: str
     observation_id: str
     parent_id: str
-    kind: str
-    name: str
+    facts: Facts
     session_id: str
     start_s: float
     latency_s: float
     model: str = ""
-    input_tokens: int = 0
-    output_tokens: int = 0
-    cost_usd: float | None = None
-    error: str = ""
+    message: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
@@ -56,9 +52,9 @@ class TraceFacts:
         session_ids: The sessions that it belongs to; more than one when the notebook began a new one.
         observation_count: All observations.
         lm_call_count: Language model calls.
-        input_tokens: Their input tokens.
-        output_tokens: Their output tokens.
-        cost_usd: What they cost, as far as it is known.
+        input_tokens: Tokens sent.
+        output_tokens: Tokens answered.
+        cost_usd: What everything cost, as far as it is known.
         unknown_cost_count: Language model calls whose cost is not known.
         models: The models, sorted.
         tools: The tools called, in order, each call.
@@ -109,41 +105,33 @@ class TraceFacts:
 
 
 def sum_up(observations: Iterable[Observed]) -> TraceFacts:
-    """Sum up the observations of one run.
-
-    A tool call is counted once, although the agent's call and the MCP client's inside it are two
-    observations.
-    """
+    """Sum up the observations of one run; what counts is decided in `research_kit.counting`."""
     ordered = sorted(observations, key=lambda one: one.start_s)
-    by_id = {one.observation_id: one for one in ordered}
-    # A wrapper repeats the cost of what it wraps: only the innermost call counts.
-    wrappers = {
-        around.observation_id for one in ordered if one.kind == "lm" for around in _around(one, by_id)
-    }
-    lm_calls = [one for one in ordered if one.kind == "lm" and one.observation_id not in wrappers]
-    tools = [one for one in ordered if one.kind == "tool" and not _is_in_tool(one, by_id)]
+    pairs = list(zip(ordered, _counted(ordered), strict=True))
+    lm_calls = [one for one, own in pairs if own.is_call]
     latencies = [one.latency_s for one in lm_calls]
-    failed = {one.observation_id for one in ordered if one.error}
-    # An error travels outwards; it is told where it began.
-    outer = {one.parent_id for one in ordered if one.error}
     return TraceFacts(
         session_ids=tuple(dict.fromkeys(one.session_id for one in ordered if one.session_id)),
         observation_count=len(ordered),
         lm_call_count=len(lm_calls),
-        input_tokens=sum(one.input_tokens for one in lm_calls),
-        output_tokens=sum(one.output_tokens for one in lm_calls),
-        cost_usd=math.fsum(one.cost_usd or 0.0 for one in lm_calls),
-        unknown_cost_count=sum(one.cost_usd is None for one in lm_calls),
+        input_tokens=sum(own.input_tokens or 0 for _, own in pairs),
+        output_tokens=sum(own.output_tokens or 0 for _, own in pairs),
+        cost_usd=math.fsum(own.cost_usd or 0.0 for _, own in pairs),
+        unknown_cost_count=sum(own.is_unpriced for _, own in pairs),
         models=tuple(sorted({one.model for one in lm_calls if one.model})),
-        tools=tuple(one.name for one in tools),
-        errors=tuple(
-            f"{one.name}: {one.error}"
-            for one in ordered
-            if one.observation_id in failed and one.observation_id not in outer
-        ),
+        tools=tuple(tool_name(one.facts.name) for one, own in pairs if own.is_tool_call),
+        errors=tuple(f"{one.facts.name}: {one.message or 'failed'}" for one, own in pairs if own.is_error),
         lm_latency_p50_s=_median(latencies),
         lm_latency_p95_s=_p95(latencies),
     )
+
+
+def _counted(observations: Sequence[Observed]) -> list[Counted]:
+    parents = parent_places(
+        [(one.trace_id, one.observation_id) for one in observations],
+        [(one.trace_id, one.parent_id) for one in observations],
+    )
+    return count([one.facts for one in observations], parents)
 
 
 def _median(values: list[float]) -> float | None:
@@ -155,15 +143,3 @@ def _p95(values: list[float]) -> float | None:
     if len(values) < 2:
         return values[0] if values else None
     return statistics.quantiles(values, n=20, method="inclusive")[-1]
-
-
-def _is_in_tool(one: Observed, by_id: Mapping[str, Observed]) -> bool:
-    return any(around.kind == "tool" for around in _around(one, by_id))
-
-
-def _around(one: Observed, by_id: Mapping[str, Observed]) -> Iterator[Observed]:
-    """Yield the observations that ``one`` happened in, from the inside."""
-    parent = by_id.get(one.parent_id)
-    while parent is not None:
-        yield parent
-        parent = by_id.get(parent.parent_id)

@@ -10,14 +10,17 @@ import hashlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
-from urllib.parse import quote
+from typing import TYPE_CHECKING, Literal
 
 from research_kit.config import Settings, keep_loopback_direct, load_settings
 from research_kit.errors import BackendError, ConfigError
 from research_kit.sources import LANGFUSE, withdraw_mixed
-from research_kit.store import ensure_running, page_url
+from research_kit.store import ensure_running, opening_link, page_address
+from research_kit.store.links import session_page_path, trace_page_path
 from research_kit.trust import check_transport
+
+if TYPE_CHECKING:
+    import httpx
 
 __all__ = [
     "Backend",
@@ -42,6 +45,8 @@ class Backend:
         public_key: Its public key.
         secret_key: Its secret key.
         project_id: The project of the keys; None until the server was asked.
+        socket_path: The Unix socket of the embedded store; None where it has none.
+        notice: What the user should know of the server; empty when there is nothing.
         refusal: Why the secret key must not be sent there, and is empty here; itself empty when it may.
         file: The file of the project that has given the keys; None when the user has.
         waiting_key: What names the folder of what waits for it; None means the public key.
@@ -52,6 +57,8 @@ class Backend:
     public_key: str
     secret_key: str
     project_id: str | None = None
+    socket_path: Path | None = None
+    notice: str = ""
     refusal: str = ""
     file: str | None = None
     waiting_key: str | None = None
@@ -60,20 +67,49 @@ class Backend:
         """Show everything but the secret key."""
         return f"Backend({self.state}, {self.base_url}, {self.public_key}, project {self.project_id})"
 
+    def open_client(self, *, timeout_s: float) -> httpx.Client:
+        """Return a client for this server; the embedded store is reached where nobody else can listen."""
+        from research_kit.wire import open_client
+
+        return open_client(self.base_url, timeout_s=timeout_s, transport=self.transport())
+
+    def transport(self) -> httpx.BaseTransport | None:
+        """Return the way to the embedded store; None for a server elsewhere."""
+        if self.state != "local":
+            return None
+        from research_kit.store.transports import transport_to
+
+        return transport_to(self)
+
     def session_url(self, session_id: str) -> str | None:
         """Return the address of a session's page; None while the project is not known."""
-        return self._page("sessions", session_id)
+        return self._address(self._session_path(session_id))
 
     def trace_url(self, trace_id: str) -> str | None:
         """Return the address of a trace's page; None while the project is not known."""
-        return self._page("traces", trace_id)
+        return self._address(self._trace_path(trace_id))
 
-    def _page(self, kind: str, page_id: str) -> str | None:
-        if self.project_id is None:
+    def opening_link(self, *, session_id: str | None = None, trace_id: str | None = None) -> str | None:
+        """Return what opens the page of a trace or session now; for the embedded store, a link for once.
+
+        Raises:
+            StoreError: When the embedded store does not answer.
+        """
+        path = self._trace_path(trace_id) if trace_id else self._session_path(session_id or "")
+        if self.state == "local" and path is not None:
+            return opening_link(self, path)
+        return self._address(path)
+
+    def _session_path(self, session_id: str) -> str | None:
+        return session_page_path(self.project_id, session_id) if self.project_id else None
+
+    def _trace_path(self, trace_id: str) -> str | None:
+        return trace_page_path(self.project_id, trace_id) if self.project_id else None
+
+    def _address(self, path: str | None) -> str | None:
+        if path is None:
             return None
-        path = f"/project/{self.project_id}/{kind}/{quote(page_id, safe='')}"
-        # The store's pages want a proof in the link; a Langfuse server has a login of its own.
-        return page_url(self, path) if self.state == "local" else self.base_url + path
+        return page_address(self, path) if self.state == "local" else self.base_url + path
 
 
 def spool_folder(data_dir: Path, backend: Backend) -> Path:
@@ -142,6 +178,8 @@ def plan_backend(settings: Settings | None = None) -> Backend:
         public_key=address.public_key,
         secret_key=address.secret_key,
         project_id=address.project_id,
+        socket_path=address.socket_path,
+        notice=address.notice,
     )
 
 
@@ -153,12 +191,15 @@ def fetch_project_id(backend: Backend) -> str:
     """
     import httpx
 
-    from research_kit.wire import open_client
+    from research_kit.wire import BoundedClient, Bounds, JsonError, parse_object
 
     try:
-        with open_client(backend.base_url, timeout_s=_PROBE_TIMEOUT_S) as client:
-            answer = client.get(
-                f"{backend.base_url}/api/public/projects", auth=(backend.public_key, backend.secret_key)
+        with backend.open_client(timeout_s=_PROBE_TIMEOUT_S) as client:
+            answer = BoundedClient(client).request(
+                "GET",
+                f"{backend.base_url}/api/public/projects",
+                auth=(backend.public_key, backend.secret_key),
+                bounds=Bounds(total_s=2 * _PROBE_TIMEOUT_S),
             )
     except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:
         raise BackendError(
@@ -170,8 +211,8 @@ def fetch_project_id(backend: Backend) -> str:
             refusal(backend, answer.status_code), base_url=backend.base_url, status_code=answer.status_code
         )
     try:
-        return str(answer.json()["data"][0]["id"])
-    except (ValueError, LookupError, TypeError) as error:
+        return str(parse_object(answer.content)["data"][0]["id"])
+    except (JsonError, LookupError, TypeError) as error:
         raise BackendError(
             f"{backend.base_url} answered something that is not Langfuse's. Check that LANGFUSE_BASE_URL is "
             "the root of a Langfuse server, not a login page or a proxy.",

@@ -17,7 +17,7 @@ from weakref import WeakValueDictionary
 from opentelemetry import context as otel_context
 from opentelemetry import trace
 from opentelemetry.context import Context
-from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor, TracerProvider
+from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
 from opentelemetry.trace import INVALID_SPAN, INVALID_SPAN_CONTEXT, NonRecordingSpan, SpanContext, Tracer
 from opentelemetry.util.types import AttributeValue
 
@@ -227,12 +227,14 @@ class CellTraces(SpanProcessor):
 
 
 def start_cell_traces(
-    tracer: Tracer, get_session_id: Callable[[], str | None], mark_open: Callable[[trace.Span], None]
+    tracer: Tracer,
+    add_processor: Callable[[SpanProcessor], None],
+    get_session_id: Callable[[], str | None],
+    mark_open: Callable[[trace.Span], None],
 ) -> CellTraces:
-    """Return the traces of cells, at work on the tracer provider of this process."""
-    traces, provider = CellTraces(tracer, get_session_id, mark_open), trace.get_tracer_provider()
-    if isinstance(provider, TracerProvider):
-        provider.add_span_processor(traces)
+    """Return the traces of cells, at work on the tracer provider that ``add_processor`` belongs to."""
+    traces = CellTraces(tracer, get_session_id, mark_open)
+    add_processor(traces)
     return traces
 
 

@@ -24,9 +24,14 @@ _FIELDS = tuple(field.name for field in fields(Identity))
 
 
 class Inheritance(NamedTuple):
-    """What a spawned child has from its parent: who it belongs to, and what is never recorded."""
+    """What a spawned child has from its parent.
 
-    identity: Identity
+    Attributes:
+        identity: Who it belongs to; None when it must not record anything before it binds a session itself.
+        mask_patterns: What it never records.
+    """
+
+    identity: Identity | None
     mask_patterns: tuple[str, ...]
 
 
@@ -38,8 +43,11 @@ def pass_on(identity: Identity | None, mask_patterns: tuple[str, ...] | None) ->
         mask_patterns: What they never record; None when a function decides, which cannot be passed on: they
             then record nothing until they bind a session themselves.
     """
-    if identity is None or mask_patterns is None:
+    if identity is None:
         os.environ.pop(_VARIABLE, None)
+        return
+    if mask_patterns is None:
+        os.environ[_VARIABLE] = json.dumps([None, []])
         return
     known = {name: getattr(identity, name) for name in _FIELDS}
     os.environ[_VARIABLE] = json.dumps([{**known, "metadata": dict(identity.metadata)}, mask_patterns])
@@ -51,7 +59,8 @@ def find_inheritance() -> Inheritance | None:
     if not text or not _is_child():
         return None
     known, patterns = json.loads(text)
-    return Inheritance(Identity(**{**known, "tags": tuple(known["tags"])}), tuple(patterns))
+    identity = None if known is None else Identity(**{**known, "tags": tuple(known["tags"])})
+    return Inheritance(identity, tuple(patterns))
 
 
 def call_at_child_exit(function: Callable[[], object]) -> None:
@@ -65,4 +74,7 @@ def call_at_child_exit(function: Callable[[], object]) -> None:
 def _is_child() -> bool:
     # In a child it is there; nobody else should have to import it.
     process = sys.modules.get("multiprocessing.process")
-    return process is not None and process.parent_process() is not None
+    if process is None:
+        return False
+    # While a spawned child imports the program's modules, it has its name and not yet its parent.
+    return process.parent_process() is not None or process.current_process().name != "MainProcess"

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal
 from weakref import WeakSet, WeakValueDictionary
 
 from opentelemetry.context import Context
@@ -25,26 +25,20 @@ from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
 from research_kit.masking import CurrentMask
 from research_kit.session.backend import Backend
 from research_kit.session.children import call_at_child_exit
-from research_kit.session.encoding import encode_span, shortened, span_key
-from research_kit.session.guard import guarded
-from research_kit.session.sending import Answer, Sender
-from research_kit.session.spool import DEFAULT_LIMIT_BYTES, NO_KEY, Entry, Kind, Spool, SpoolKey
-from research_kit.session.spools import REFUSED_SUFFIX, Spools, spool_paths
+from research_kit.session.dispatch import FIRST_RETRY_S, LAST_RETRY_S, Dispatch, Outcome
+from research_kit.session.encoding import encode_span, span_key
+from research_kit.session.guard import guarded, take_telemetry_faults
+from research_kit.session.sending import Sender
+from research_kit.session.spool import DEFAULT_LIMIT_BYTES, NO_KEY, Kind, Spool, SpoolKey
+from research_kit.session.spools import REFUSED_SUFFIX, Loss, Spools, spool_paths
 
 __all__ = ["DeliveryProcessor", "DeliveryState", "deliver_spools"]
 
 # With the interpreter's own exit, a kernel is gone within two seconds.
 EXIT_DEADLINE_S = 1.5
-_BATCH_SIZE = 1024
-# The server refuses bodies above 5 MB; compressed they are far smaller, but it unpacks them.
-_BATCH_BYTES = 4_000_000
 _BATCH_DELAY_S = 0.3
-_FIRST_RETRY_S = 0.5
-_LAST_RETRY_S = 30.0
 # A process may end while this one goes on; what it left is looked for this often.
 _ADOPTION_INTERVAL_S = 30.0
-# So many refusals for content in a row mean that the server takes nothing at all.
-_MAX_UNFIT_IN_A_ROW = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +52,8 @@ class DeliveryState:
         pending_count: Entries that the server has not accepted yet, those of earlier processes included.
         delivered_count: Entries that the server has accepted.
         lost_count: Entries given up because the spool was full.
-        refused_count: Entries that the server refused whatever the keys; kept in a file of their own.
+        refused_count: Entries that this process has set aside for their content; kept in a file of their own.
+        aside_count: Entries that are set aside in all.
     """
 
     outcome: Literal["idle", "delivered", "buffering", "rejected"] = "idle"
@@ -68,11 +63,7 @@ class DeliveryState:
     delivered_count: int = 0
     lost_count: int = 0
     refused_count: int = 0
-
-
-class _Batch(NamedTuple):
-    spool: Spool
-    entries: list[tuple[Entry, bytes]]
+    aside_count: int = 0
 
 
 class DeliveryProcessor(SpanProcessor):
@@ -114,11 +105,8 @@ class DeliveryProcessor(SpanProcessor):
         self._unmarked_roots: WeakValueDictionary[int, Span] = WeakValueDictionary()
         self._changed = threading.Condition()
         self._state = DeliveryState()
-        self._batch_size = _BATCH_SIZE
-        self._failure_count = 0
-        self._unfit_count = 0
-        # The server asked to be left alone until then.
-        self._not_before_s = 0.0
+        self._sender = Sender(self._get_backend)
+        self._dispatch = Dispatch(self._spools, self._sender, self._tell, self._greet)
         self._adopt_again_s = 0.0
         # Requests to send now, and how many of them the batch in flight already honours.
         self._wake_count = 0
@@ -136,10 +124,11 @@ class DeliveryProcessor(SpanProcessor):
         with self._changed:
             return replace(
                 self._state,
-                reason=self._state.reason or self._spools.fault,
+                reason="; ".join(filter(None, (self._state.reason, self._spools.fault))),
                 pending_count=self._spools.waiting_count,
                 lost_count=self._spools.lost_count,
                 refused_count=self._spools.refused_count,
+                aside_count=self._spools.aside_count,
             )
 
     def on_start(self, span: Span, parent_context: Context | None = None) -> None:
@@ -187,19 +176,22 @@ class DeliveryProcessor(SpanProcessor):
             self._puts_flushes_off = False
 
     def shutdown(self) -> None:
-        """Send what is left while the server takes it, at most 1.5 s; the rest waits in the spool."""
+        """Send what is left while the server takes it, at most 1.5 s; the rest waits in the spool.
+
+        What neither the server nor the disk has taken is lost, which one line on standard error says.
+        """
         if self._is_closed:
             return
         self._flush(EXIT_DEADLINE_S, gives_up=True)
         with self._changed:
             self._is_closed = True
             self._changed.notify_all()
-        self._spools.release()
+        _say_lost(self._spools.release())
 
     def _flush(self, timeout_s: float, *, gives_up: bool) -> bool:
         deadline_s = time.monotonic() + timeout_s
         with self._changed:
-            failures_before = self._failure_count
+            failures_before = self._dispatch.failure_count
             self._is_adoption_wanted = True
             self.retry_now()
             self._ensure_thread()
@@ -207,11 +199,11 @@ class DeliveryProcessor(SpanProcessor):
             try:
                 while self._is_adoption_wanted or self._spools.waiting_count:
                     left_s = deadline_s - time.monotonic()
-                    if gives_up and self._not_before_s > deadline_s:
+                    if gives_up and self._dispatch.not_before_s > deadline_s:
                         return False
                     if left_s <= 0 or self._is_closed or self._thread is None or not self._thread.is_alive():
                         return False
-                    if gives_up and self._failure_count > failures_before:
+                    if gives_up and self._dispatch.failure_count > failures_before:
                         return False
                     # Short waits, so that an interrupt of the kernel is noticed.
                     self._changed.wait(min(left_s, 0.2))
@@ -246,24 +238,25 @@ class DeliveryProcessor(SpanProcessor):
             call_at_child_exit(self.shutdown)
 
     def _run(self) -> None:
-        sender = Sender(self._get_backend)
-        retry_s = _FIRST_RETRY_S
+        retry_s = FIRST_RETRY_S
         while self._wait_for_work():
-            wait_s: float | None = _LAST_RETRY_S
-            with guarded("delivery"):
-                wait_s = self._deliver(sender)
+            wait_s = self._deliver()
             if wait_s is None:
-                retry_s = _FIRST_RETRY_S
+                retry_s = FIRST_RETRY_S
                 continue
             if not self._pause(wait_s or retry_s):
                 break
-            retry_s = min(retry_s * 2, _LAST_RETRY_S)
-        sender.close()
+            retry_s = min(retry_s * 2, LAST_RETRY_S)
+        self._sender.close()
 
-    def _deliver(self, sender: Sender) -> float | None:
-        self._adopt()
-        batch = self._next_batch()
-        return None if batch is None else self._settle(batch, sender.send(batch.entries))
+    def _deliver(self) -> float | None:
+        """Send what is next; a fault of ours is a reason in the state, and no end of the thread."""
+        with guarded("delivery"):
+            self._adopt()
+            return self._dispatch.step()
+        fault = take_telemetry_faults().get("delivery", "")
+        self._tell("buffering", f"a fault inside research-kit holds up the delivery: {fault}")
+        return LAST_RETRY_S
 
     def _wait_for_work(self) -> bool:
         with self._changed:
@@ -278,7 +271,7 @@ class DeliveryProcessor(SpanProcessor):
 
     def _collect(self) -> None:
         """Let entries gather for a moment; being woken by each of them would only cost time."""
-        self._wanted_count = self._batch_size
+        self._wanted_count = self._dispatch.batch_size
         self._changed.wait_for(
             lambda: self._is_awaited() or self._flush_count > 0 or self._is_enough(), _BATCH_DELAY_S
         )
@@ -295,7 +288,7 @@ class DeliveryProcessor(SpanProcessor):
     def _pause(self, wait_s: float) -> bool:
         with self._changed:
             self._changed.wait_for(self._is_awaited, wait_s)
-            while not self._is_closed and (left_s := self._not_before_s - time.monotonic()) > 0:
+            while not self._is_closed and (left_s := self._dispatch.not_before_s - time.monotonic()) > 0:
                 self._changed.wait(left_s)
             return not self._is_closed
 
@@ -310,61 +303,12 @@ class DeliveryProcessor(SpanProcessor):
             self._is_adoption_wanted = False
             self._changed.notify_all()
 
-    def _next_batch(self) -> _Batch | None:
-        for spool in self._spools.held():
-            entries = spool.take(max_count=self._batch_size, max_bytes=_BATCH_BYTES)
-            if entries:
-                # A score goes alone.
-                return _Batch(spool, entries[:1] if entries[0][0].kind is Kind.SCORE else entries)
-        return None
+    def _greet(self) -> None:
+        if self._state.outcome != "delivered":
+            with guarded("project"):
+                self._on_delivered()
 
-    def _settle(self, batch: _Batch, answer: Answer) -> float | None:
-        """Act on the answer; return None to go on, else how long to wait (0: what the back-off says)."""
-        entries = [entry for entry, _ in batch.entries]
-        if answer.outcome == "taken":
-            self._batch_size = min(self._batch_size * 2, _BATCH_SIZE)
-            self._unfit_count = 0
-            if self._state.outcome != "delivered":
-                with guarded("project"):
-                    self._on_delivered()
-            self._remove(batch.spool, entries, delivered=True)
-            return None
-        if answer.outcome == "unfit" and len(entries) > 1:
-            self._batch_size = len(entries) // 2
-            return None
-        if answer.is_too_large and _shorten(batch):
-            return None
-        if answer.outcome == "unfit" and self._unfit_count < _MAX_UNFIT_IN_A_ROW:
-            self._unfit_count += 1
-            [(entry, payload)] = batch.entries
-            self._spools.refuse(entry, payload)
-            self._remove(batch.spool, entries, delivered=False)
-            self._tell("rejected", f"one entry was refused and is kept aside: {answer.reason}")
-            return None
-        return self._hold_back(answer)
-
-    def _hold_back(self, answer: Answer) -> float:
-        is_away, reason = answer.outcome == "away", answer.reason
-        if answer.retry_after_s:
-            self._not_before_s = time.monotonic() + answer.retry_after_s
-            until = datetime.now(UTC) + timedelta(seconds=answer.retry_after_s)
-            reason = f"{reason} and asked to wait until {until:%H:%M:%S} UTC"
-        self._failure_count += 1
-        self._unfit_count = 0  # the next one that is refused is looked at by itself
-        self._tell("buffering" if is_away else "rejected", reason)
-        return answer.retry_after_s or (0.0 if is_away else _LAST_RETRY_S)
-
-    def _remove(self, spool: Spool, entries: list[Entry], *, delivered: bool) -> None:
-        spool.accept(entries)
-        if delivered:
-            self._tell("delivered", "", delivered_count=len(entries))
-        self._spools.drop_empty(spool)
-        with self._changed:
-            self._changed.notify_all()
-
-    def _tell(
-        self, outcome: Literal["delivered", "buffering", "rejected"], reason: str, *, delivered_count: int = 0
-    ) -> None:
+    def _tell(self, outcome: Outcome, reason: str, delivered_count: int = 0) -> None:
         with self._changed:
             known = self._state
             self._state = DeliveryState(
@@ -379,18 +323,27 @@ class DeliveryProcessor(SpanProcessor):
                 self._on_change()
 
 
-def _shorten(batch: _Batch) -> bool:
-    """Let a single span be sent with its long texts cut; its file keeps them until it is taken."""
-    [(entry, payload)] = batch.entries
-    shorter = shortened(payload) if entry.kind is Kind.SPAN else None
-    if shorter is None or len(shorter) >= len(payload):
-        return False
-    entry.payload = shorter
-    return True
+def _say_lost(loss: Loss) -> None:
+    # The terminal's own: a kernel that ends shows no outputs any more.
+    terminal = sys.__stderr__
+    if not loss.entry_count or terminal is None:
+        return
+    cause = loss.fault.partition(";")[0]
+    with suppress(OSError, ValueError):  # closed
+        terminal.write(
+            f"research-kit: {loss.entry_count} observations were lost: neither sent nor kept, because "
+            f"research-kit {cause}.\n"
+        )
+        terminal.flush()
 
 
 def deliver_spools(
-    get_backend: Callable[[], Backend], folder: Path, *, timeout_s: float, includes_refused: bool = False
+    get_backend: Callable[[], Backend],
+    folder: Path,
+    *,
+    timeout_s: float,
+    includes_refused: bool = False,
+    on_change: Callable[[DeliveryState], None] = lambda state: None,
 ) -> DeliveryState:
     """Deliver what processes that are gone have left in ``folder``, and return how that went.
 
@@ -399,6 +352,7 @@ def deliver_spools(
         folder: The spools of one destination.
         timeout_s: How long to try.
         includes_refused: Try again also what the server had refused for its content.
+        on_change: Called with how it stands when that has become something else.
     """
     if includes_refused:
         for path in spool_paths(folder, REFUSED_SUFFIX):
@@ -408,7 +362,12 @@ def deliver_spools(
                 if spool is not None:
                     path.rename(path.with_suffix(".spool"))
                     spool.close()
-    processor = DeliveryProcessor(get_backend, folder, should_export=lambda _: False)
+    processor = DeliveryProcessor(
+        get_backend,
+        folder,
+        should_export=lambda _: False,
+        on_change=lambda: on_change(processor.state),
+    )
     processor.force_flush(int(timeout_s * 1000))
     state = processor.state
     processor.shutdown()

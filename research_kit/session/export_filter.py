@@ -15,8 +15,18 @@ from opentelemetry.sdk.trace import ReadableSpan
 
 from research_kit.session.attribute_names import SESSION_ID
 
-__all__ = ["MCP_SCOPE", "REPETITION", "is_sent", "repeats_its_parent", "should_export_span"]
+__all__ = [
+    "LANGFUSE_SCOPE",
+    "MCP_SCOPE",
+    "REPETITION",
+    "is_of_project",
+    "is_sent",
+    "repeats_its_parent",
+    "sent_if",
+    "should_export_span",
+]
 
+LANGFUSE_SCOPE = "langfuse-sdk"
 MCP_SCOPE = "mcp-python-sdk"
 # A library's own scope, whose spans know no inputs and outputs: the instrumentor whose spans do.
 _ALSO_INSTRUMENTED = {
@@ -24,7 +34,10 @@ _ALSO_INSTRUMENTED = {
 }
 # Libraries that call others which may be observed too; both would count the same tokens.
 _OUTER_SCOPES = frozenset({"openinference.instrumentation.litellm"})
-_INNER_SCOPES = frozenset({"openinference.instrumentation.anthropic", "openinference.instrumentation.openai"})
+_OPENAI_SCOPE = "openinference.instrumentation.openai"
+_INNER_SCOPES = frozenset({"openinference.instrumentation.anthropic", _OPENAI_SCOPE})
+# Records every call of OpenAI's library once it is imported, beside an instrumentation and not around it.
+_OPENAI_DROP_IN = "langfuse.openai"
 # On a span that tells once more what its parent tells.
 REPETITION = "research_kit.repetition"
 _MCP_METHODS = frozenset({"tools/call", "resources/read", "prompts/get"})
@@ -34,6 +47,8 @@ def should_export_span(span: ReadableSpan) -> bool:
     """Say whether ``span`` belongs into a trace: Langfuse's choice, and both sides of MCP calls."""
     scope = span.instrumentation_scope
     if scope is not None and scope.name in _INNER_SCOPES and REPETITION in (span.attributes or {}):
+        return False
+    if scope is not None and scope.name == _OPENAI_SCOPE and _OPENAI_DROP_IN in sys.modules:
         return False
     if scope is not None and scope.name in _ALSO_INSTRUMENTED and _is_instrumented(scope.name):
         return False
@@ -45,6 +60,21 @@ def should_export_span(span: ReadableSpan) -> bool:
 def is_sent(span: ReadableSpan) -> bool:
     """Say whether ``span`` is delivered; without a session it began while nothing was bound."""
     return SESSION_ID in (span.attributes or {}) and should_export_span(span)
+
+
+def sent_if(choice: Callable[[ReadableSpan], bool] | None) -> Callable[[ReadableSpan], bool]:
+    """Return what says whether a span is delivered, with user code's choice of spans in the place of ours."""
+    if choice is None:
+        return is_sent
+    return lambda span: SESSION_ID in (span.attributes or {}) and choice(span)
+
+
+def is_of_project(span: ReadableSpan, public_key: str) -> bool:
+    """Say whether ``span`` may be recorded here: a Langfuse client for other keys records its own."""
+    scope = span.instrumentation_scope
+    if scope is None or scope.name != LANGFUSE_SCOPE:
+        return True
+    return (scope.attributes or {}).get("public_key", public_key) == public_key
 
 
 @cache

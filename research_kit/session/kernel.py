@@ -7,12 +7,13 @@ nothing heavy is imported and no server is asked before something observed happe
 from __future__ import annotations
 
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from research_kit._notices import warn_user
 from research_kit.config import is_tracing_enabled, load_settings
@@ -37,10 +38,12 @@ from research_kit.session.identity import (
     new_session_id,
     validate_session_id,
 )
+from research_kit.session.langfuse_clients import LangfuseClients
 from research_kit.session.status import SessionState, SessionStatus
 from research_kit.sources import withdraw_mixed
 
 if TYPE_CHECKING:
+    from langfuse import Langfuse
     from opentelemetry.sdk.trace import SpanProcessor
     from opentelemetry.trace import Span, Tracer
 
@@ -48,7 +51,7 @@ if TYPE_CHECKING:
     from research_kit.session.cell_trace import CellTraces
     from research_kit.session.cells import Cell
     from research_kit.session.stamping import Stamp
-    from research_kit.session.telemetry import Telemetry
+    from research_kit.session.telemetry import ClientPlan, Telemetry
 
 __all__ = [
     "KernelSession",
@@ -87,7 +90,8 @@ class KernelSession:
         self._backend: Backend | None = None
         self._activation_fault = ""
         self._retry_at_s = 0.0
-        self._is_starting = False
+        self._plan: ClientPlan | None = None
+        self._clients = LangfuseClients(self)
         self._is_enabled = True
         # Plain, because it is looked at for every observation, also while nothing is traced.
         self.is_active = False
@@ -103,10 +107,14 @@ class KernelSession:
 
     def _inherit(self) -> None:
         inherited = find_inheritance()
-        if inherited is not None:
-            if inherited.mask_patterns:
-                self.set_mask(inherited.mask_patterns)
-            self.set_identity(inherited.identity)
+        if inherited is None:
+            return
+        if inherited.identity is None:
+            self._clients.watch()
+            return
+        if inherited.mask_patterns:
+            self.set_mask(inherited.mask_patterns)
+        self.set_identity(inherited.identity)
 
     @property
     def identity(self) -> Identity | None:
@@ -128,6 +136,11 @@ class KernelSession:
         """The server of the running telemetry."""
         return self._backend
 
+    @property
+    def plan(self) -> ClientPlan | None:
+        """How the Langfuse client of this process is made; None before anything asked for it."""
+        return self._plan
+
     def refresh_enabled(self) -> None:
         """Ask the environment again whether telemetry is wanted, and whether its keys belong together."""
         withdraw_mixed(os.environ)
@@ -135,6 +148,8 @@ class KernelSession:
         if is_enabled is not self._is_enabled:
             self._is_enabled, self._since = is_enabled, datetime.now(UTC)
         self.is_active = is_enabled and self._identity is not None
+        if self.is_active:
+            self._clients.watch()
 
     def set_identity(self, identity: Identity | None) -> None:
         """Bind ``identity``; new traces carry it at once, open ones keep theirs."""
@@ -189,11 +204,10 @@ class KernelSession:
         if not self.is_active:
             return None
         if self._telemetry is None:
-            with self._lock:
-                self.refresh_enabled()
-                is_due = not self._is_starting and time.monotonic() >= self._retry_at_s
-                if self._telemetry is None and is_due and self.is_active:
-                    self._start()
+            self.refresh_enabled()
+            if not self.is_active:
+                return None
+            self._switch_on({})
         if self._telemetry is not None and self._cells is not None:
             with guarded("cell"):
                 self._cells.enter()
@@ -210,8 +224,13 @@ class KernelSession:
         if identity is None:
             reason = "no session is bound; research_kit.bind() binds one"
             return self._disabled(reason)
-        if not settings.is_tracing_enabled:
-            return self._disabled("LANGFUSE_TRACING_ENABLED is false")
+        if not is_tracing_enabled():
+            name = (
+                "OTEL_SDK_DISABLED is true"
+                if settings.is_tracing_enabled
+                else "LANGFUSE_TRACING_ENABLED is false"
+            )
+            return self._disabled(name)
         fault = self._activation_fault or key_refusal(settings)
         known = SessionStatus(
             state="connected" if settings.public_key else "local",
@@ -219,6 +238,7 @@ class KernelSession:
             user_id=identity.user_id,
             base_url=settings.base_url if settings.public_key else None,
             reason=fault or settings.data_dir_notice,
+            notice=self._clients.notice,
             faults=tuple(take_telemetry_faults().items()),
             since=self._since,
         )
@@ -240,47 +260,93 @@ class KernelSession:
         if backend is not None and backend.project_id is None:
             self._backend = replace(backend, project_id=fetch_project_id(backend))
 
-    def _start(self) -> None:
-        try:
-            # Importing langfuse runs the import hook, which would begin again here.
-            self._is_starting = True
-            # Git answers while the libraries are imported.
-            start_finding_commit()
-            from research_kit.masking import process_mask
-            from research_kit.session.cell_trace import start_cell_traces
-            from research_kit.session.delivery import DeliveryProcessor
-            from research_kit.session.export_filter import is_sent
-            from research_kit.session.telemetry import start_telemetry
+    def prepare_client(self, given: Mapping[str, Any]) -> ClientPlan | None:
+        """Switch tracing on with what user code says about its Langfuse client; None when that fails.
 
-            self._backend = plan_backend()
-            settings = load_settings()
-            delivery = DeliveryProcessor(
-                self.refresh_backend,
-                spool_folder(settings.data_dir, self._backend),
-                should_export=is_sent,
-                mask=process_mask(),
-                on_delivered=self.find_project,
-                on_change=self._tell_listeners,
-                limit_bytes=int(settings.spool_max_mb * 1024 * 1024),
-            )
-            telemetry = start_telemetry(settings, self._backend, delivery, get_stamp=lambda: self._stamp)
+        While nothing is bound any more, only the plan is made: what such a client records is not kept.
+        """
+        with guarded("activation"):
+            if self.is_active:
+                if self._telemetry is None:
+                    self._switch_on(given)
+                self.activate()
+            elif load_settings().public_key:
+                self._make_plan(given)
+        return self._plan
+
+    def find_earlier_client(self) -> None:
+        """Switch tracing on at once when a Langfuse client is older than the session."""
+        public_key = load_settings().public_key
+        if self._telemetry is None and self.is_active and public_key and "langfuse" in sys.modules:
+            from research_kit.session.telemetry import is_sent_by_langfuse
+
+            if is_sent_by_langfuse(public_key):
+                self._switch_on({})
+
+    def _switch_on(self, given: Mapping[str, Any]) -> None:
+        try:
+            start_finding_commit()  # git answers while the libraries are imported
+            # Langfuse holds a lock of its own while it makes clients, and Python one while it imports; who
+            # holds one of these may be on the way to ours, so neither is asked for while ours is held.
+            import langfuse  # noqa: F401
+
+            plan = self._make_plan(given)
+            if plan is not None:
+                self._start(plan, plan.make_client())
         except Exception as error:
             is_ours = isinstance(error, ResearchKitError)
             kind = "" if is_ours else f"tracing cannot be switched on: {type(error).__name__}: "
             self._activation_fault = f"{kind}{error}"
             self._retry_at_s = time.monotonic() + _RETRY_S
             raise
-        finally:
-            self._is_starting = False
-        self._activation_fault = ""
-        for processor in self._watchers:
-            telemetry.add_processor(processor)
-        with guarded("cell"):
-            self._cells = start_cell_traces(telemetry.tracer, current_session_id, mark_open)
-        if self._identity is not None:
-            self._stamp = _stamp_of(self._identity)
-        # Last, because other threads look at it without the lock.
-        self._telemetry = telemetry
+
+    def _make_plan(self, given: Mapping[str, Any]) -> ClientPlan | None:
+        """Return how the Langfuse client is made; None while a failure is too recent to try again."""
+        from research_kit.masking import process_mask
+        from research_kit.session.delivery import DeliveryProcessor
+        from research_kit.session.export_filter import sent_if
+        from research_kit.session.telemetry import plan_client
+
+        with self._lock:
+            if time.monotonic() < self._retry_at_s:
+                return None
+            if self._plan is None:
+                self._backend = plan_backend()
+                settings = load_settings()
+                delivery = DeliveryProcessor(
+                    self.refresh_backend,
+                    spool_folder(settings.data_dir, self._backend),
+                    should_export=sent_if(given.get("should_export_span")),
+                    mask=process_mask(),
+                    on_delivered=self.find_project,
+                    on_change=self._tell_listeners,
+                    limit_bytes=int(settings.spool_max_mb * 1024 * 1024),
+                )
+                plan = plan_client(settings, self._backend, delivery, given=given)
+                self._plan = replace(plan, is_sent_by_langfuse=True) if self._clients.exports_itself else plan
+            return self._plan
+
+    def _start(self, plan: ClientPlan, client: Langfuse) -> None:
+        from research_kit.session.cell_trace import start_cell_traces
+        from research_kit.session.telemetry import start_telemetry
+
+        with self._lock:
+            if self._telemetry is not None:
+                return
+            telemetry = start_telemetry(plan, client, get_stamp=lambda: self._stamp)
+            self._activation_fault = ""
+            for processor in self._watchers:
+                telemetry.add_processor(processor)
+            with guarded("cell"):
+                self._cells = start_cell_traces(
+                    telemetry.tracer, telemetry.add_processor, current_session_id, mark_open
+                )
+            if self._identity is not None:
+                self._stamp = _stamp_of(self._identity)
+            # Last, because other threads look at it without the lock.
+            self._telemetry = telemetry
+        if plan.is_sent_by_langfuse:
+            self._clients.warn_of_own_export()
 
     def _with_delivery(self, known: SessionStatus, telemetry: Telemetry, backend: Backend) -> SessionStatus:
         delivery = telemetry.delivery.state
@@ -292,11 +358,11 @@ class KernelSession:
             state=state,
             base_url=backend.base_url,
             session_url=backend.session_url(known.session_id) if known.session_id else None,
-            reason=delivery.reason or known.reason,
+            reason=delivery.reason or backend.notice or known.reason,
             pending_count=delivery.pending_count,
             delivered_count=delivery.delivered_count,
             lost_count=delivery.lost_count,
-            refused_count=delivery.refused_count,
+            refused_count=delivery.aside_count,
             since=known.since if delivery.since is None else datetime.fromtimestamp(delivery.since, UTC),
         )
 
@@ -389,6 +455,8 @@ def bind(
             release=bound.release if release is None else release,
         )
     )
+    with guarded("earlier Langfuse client"):
+        _current.find_earlier_client()
     return _current.status()
 
 
@@ -458,7 +526,7 @@ def flush(timeout_s: float = 10.0) -> bool:
 def mark_open(span: Span) -> None:
     """Write a root down while it is open: if this kernel dies, it is delivered as an error."""
     telemetry = _current.telemetry
-    if telemetry is None:
+    if telemetry is None or telemetry.is_sent_by_langfuse:
         return
     from opentelemetry.sdk.trace import Span as RecordingSpan
 

@@ -16,10 +16,13 @@ import httpx
 
 from research_kit.errors import ConfigError
 from research_kit.session import kernel
+from research_kit.wire import BoundedClient, Bounds
 
-__all__ = ["ScoreTransport", "score", "score_payload"]
+__all__ = ["ClientTransport", "ScoreTransport", "score", "score_payload"]
 
 _PATH = "/api/public/scores"
+# What Langfuse's client asks besides: prompts, projects, data sets in pages.
+_BOUNDS = Bounds(total_s=120.0, max_bytes=64_000_000)
 
 
 class ScoreTransport(httpx.BaseTransport):
@@ -27,17 +30,18 @@ class ScoreTransport(httpx.BaseTransport):
 
     Args:
         add_score: Puts one score, as a JSON object, into the spool.
-        verify: Whether certificates may be asked for; loading them takes longer than binding a session.
+        network: Takes the other requests.
     """
 
-    def __init__(self, add_score: Callable[[bytes], None], *, verify: bool) -> None:
+    def __init__(self, add_score: Callable[[bytes], None], *, network: httpx.BaseTransport) -> None:
         self._add_score = add_score
-        self._network = httpx.HTTPTransport(verify=verify)
+        self._client = httpx.Client(transport=network)
+        self._network = BoundedClient(self._client)
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         """Answer a score with its id, and forward other requests."""
         if request.method != "POST" or not request.url.path.endswith(_PATH):
-            return self._network.handle_request(request)
+            return self._network.send(request, bounds=_BOUNDS)
         content = json.loads(request.read())
         scores = content if isinstance(content, list) else [content]
         ids = [self._keep(score) for score in scores]
@@ -45,13 +49,26 @@ class ScoreTransport(httpx.BaseTransport):
 
     def close(self) -> None:
         """Close the connections."""
-        self._network.close()
+        self._client.close()
 
     def _keep(self, score: dict[str, Any]) -> str:
         # With an id of its own a score that is sent twice is one score.
         score = {**score, "id": score.get("id") or str(uuid.uuid4())}
         self._add_score(_encode(score))
         return str(score["id"])
+
+
+class ClientTransport(httpx.BaseTransport):
+    """Sends requests through a client of user code, which may know of proxies, certificates and headers."""
+
+    def __init__(self, client: httpx.Client) -> None:
+        self._client = client
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        """Forward the request with what the client adds to each of its own."""
+        for name, value in self._client.headers.items():
+            request.headers.setdefault(name, value)
+        return self._client.send(request)
 
 
 def score(

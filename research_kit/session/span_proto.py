@@ -21,6 +21,8 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span as SpanProto
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.trace import SpanContext
 
+from research_kit.masking import masked_member
+
 __all__ = ["Masker", "bare_span", "encode_attributes", "encode_export"]
 
 Masker: TypeAlias = Callable[[str], str]
@@ -161,14 +163,14 @@ def _flags(context: SpanContext | None) -> int:
 
 def _add_attributes(holder: Any, attributes: Mapping[str, Any] | None, mask: Masker) -> None:
     for key, value in (attributes or {}).items():
-        _set_value(holder.attributes.add(key=_remember_name(mask, key)).value, value, mask)
+        _set_value(holder.attributes.add(key=_remember_name(mask, key)).value, value, mask, key)
 
 
-def _set_value(target: AnyValue, value: Any, mask: Masker) -> None:
+def _set_value(target: AnyValue, value: Any, mask: Masker, key: str) -> None:
     # bool before int: a bool is an int in Python.
     match value:
         case str():
-            target.string_value = mask(value)
+            target.string_value = masked_member(mask, key, value)
         case bool():
             target.bool_value = value
         case int():
@@ -179,11 +181,11 @@ def _set_value(target: AnyValue, value: Any, mask: Masker) -> None:
             target.bytes_value = mask(value.decode("latin-1")).encode("latin-1", "replace")
         case Mapping():
             target.kvlist_value.SetInParent()
-            for key, item in value.items():
-                _set_value(target.kvlist_value.values.add(key=mask(str(key))).value, item, mask)
+            for name, item in value.items():
+                _set_value(target.kvlist_value.values.add(key=mask(str(name))).value, item, mask, str(name))
         case Sequence():
             target.array_value.SetInParent()
             for item in value:
-                _set_value(target.array_value.values.add(), item, mask)
+                _set_value(target.array_value.values.add(), item, mask, key)
         case _:
-            target.string_value = mask(str(value))
+            target.string_value = masked_member(mask, key, str(value))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import struct
 import threading
+import time
 import uuid
 from collections import deque
 from dataclasses import dataclass
@@ -41,6 +42,8 @@ _WAITING_PART = 0.8
 _KEPT_PART = 0.6
 # So much is also kept in memory, because each reading would hold up the threads that are observed.
 _IN_MEMORY_BYTES = 4_000_000
+# How often a disk that had no room is tried with what is in memory only.
+_CATCH_UP_INTERVAL_S = 1.0
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -53,6 +56,7 @@ class Entry:
         offset: Where its payload begins in the file; None when the disk had no room.
         payload_bytes: Length of the payload.
         payload: The payload itself when the disk had no room, and of the first that wait.
+        failed_count: How often the server has failed on it alone.
     """
 
     kind: Kind
@@ -60,6 +64,7 @@ class Entry:
     offset: int | None
     payload_bytes: int
     payload: bytes | None = None
+    failed_count: int = 0
 
 
 class Spool:
@@ -83,7 +88,10 @@ class Spool:
         self.path = path
         self.lost_count = 0
         self.fault = ""
-        self._has_no_room = False
+        # Whether entries are in memory only, and whether some were written behind younger ones.
+        self._is_behind = False
+        self._is_unordered = False
+        self._catch_up_again_s = 0.0
         self._is_closed = False
         self._file_lock = lock
         self._limit_bytes = limit_bytes
@@ -182,17 +190,24 @@ class Spool:
             self._open.pop(key, None)
             if entry.offset is not None and self._waiting_bytes > _IN_MEMORY_BYTES:
                 entry.payload = None
+            if entry.offset is not None and self._is_behind and time.monotonic() >= self._catch_up_again_s:
+                self._catch_up(takes_all=False)
             self._keep_limit()
             return True
 
     def take(self, *, max_count: int, max_bytes: int) -> list[tuple[Entry, bytes]]:
-        """Return the oldest entries with their payloads, all of one kind; they stay until `accept`."""
+        """Return the oldest entries with their payloads, all of one kind; they stay until `accept`.
+
+        Those on which the server has failed are left out; `take_suspect` returns them.
+        """
         with self._mutex:
             if self._is_closed:
                 return []
             taken: list[tuple[Entry, bytes]] = []
             total_bytes = 0
             for entry in self._entries:
+                if entry.failed_count:
+                    continue
                 is_other_kind = bool(taken) and entry.kind is not taken[0][0].kind
                 total_bytes += entry.payload_bytes
                 if len(taken) == max_count or is_other_kind or (taken and total_bytes > max_bytes):
@@ -200,23 +215,61 @@ class Spool:
                 taken.append((entry, self._read(entry)))
             return taken
 
+    def take_suspect(self) -> tuple[Entry, bytes] | None:
+        """Return the entry on which the server has failed least often, if there is one."""
+        with self._mutex:
+            suspects = [entry for entry in self._entries if entry.failed_count]
+            if self._is_closed or not suspects:
+                return None
+            entry = min(suspects, key=lambda suspect: suspect.failed_count)
+            return entry, self._read(entry)
+
     def accept(self, entries: list[Entry]) -> None:
         """Remove entries that `take` returned, because the server has them."""
         with self._mutex:
             if self._is_closed:  # the answer came after the exit; the next process sends them once more
                 return
-            for entry in entries:
-                # Entries that were given up meanwhile are not at the front any more.
-                if self._entries and self._entries[0] is entry:
-                    self._entries.popleft()
-                    self._waiting_bytes -= _room(entry)
+            self._remove({id(entry) for entry in entries})
             if not self._entries:
                 self._rewrite()
             else:
-                first = next((entry.offset for entry in self._entries if entry.offset is not None), None)
+                # What was written late lies behind what is younger.
+                offsets = (entry.offset for entry in self._entries if entry.offset is not None)
+                first = min(offsets, default=None) if self._is_unordered else next(offsets, None)
                 if first is not None:
                     self._write(Kind.ACCEPTED, _NUMBER.pack(first), NO_KEY)
+            if self._is_behind and not isinstance(self._file, NoFile):
+                self._catch_up(takes_all=False)
             self._keep_limit()
+
+    def _remove(self, gone: set[int]) -> None:
+        """Remove entries by identity; those that were given up meanwhile are not there any more."""
+        while self._entries and id(self._entries[0]) in gone:
+            entry = self._entries.popleft()
+            gone.discard(id(entry))
+            self._waiting_bytes -= _room(entry)
+        if gone:
+            self._entries = deque(entry for entry in self._entries if id(entry) not in gone)
+            self._waiting_bytes = sum(map(_room, self._entries))
+
+    @property
+    def has_unsuspected(self) -> bool:
+        """Whether an entry waits on which the server has not failed."""
+        with self._mutex:
+            return any(not entry.failed_count for entry in self._entries)
+
+    def note_reason(self, reason: str, *, key: SpoolKey) -> None:
+        """Write down why the entry of ``key``, which follows, is set aside."""
+        with self._mutex:
+            if not self._is_closed:
+                self._write(Kind.REASON, reason.encode("utf-8", "replace"), key)
+
+    def save(self) -> int:
+        """Write down what the disk had no room for, as far as it has room now; return how many it has not."""
+        with self._mutex:
+            if not self._is_closed:
+                self._catch_up(takes_all=True)
+            return sum(entry.offset is None for entry in self._entries)
 
     def give_up(self, limit_bytes: int) -> None:
         """Give up the oldest traces until what waits takes at most ``limit_bytes``."""
@@ -247,18 +300,34 @@ class Spool:
         try:
             write_all(self._file, record)
         except OSError as error:
-            self._has_no_room = True
+            self._is_behind = True
+            if isinstance(self._file, NoFile):
+                return None  # whoever made it has said why
             self.fault = (
                 f"cannot write {str(self.path)!r}: {error.strerror}; what ends now is kept in memory only "
-                "and is lost if this process is killed. Free some space"
+                "and is lost when this process ends before the server has taken it. Free some space"
             )
             self._cut_back()
             return None
-        if self._has_no_room:
-            self._has_no_room, self.fault = False, ""
         # Asked, not counted: an interrupt may have come between an earlier writing and its counting.
         self._size = self._file.seek(0, os.SEEK_CUR)
         return self._size - len(payload)
+
+    def _catch_up(self, *, takes_all: bool) -> None:
+        """Write down what is in memory only, oldest first: until one finds no room, or all that find some."""
+        self._catch_up_again_s = time.monotonic() + _CATCH_UP_INTERVAL_S
+        self._is_behind = False  # until one finds no room again
+        for entry in self._entries:
+            if entry.offset is not None:
+                continue
+            assert entry.payload is not None
+            entry.offset = self._write(entry.kind, entry.payload, entry.key)
+            if entry.offset is not None:
+                self._is_unordered = True
+            elif not takes_all:
+                return
+        if not self._is_behind:
+            self.fault = ""
 
     def _cut_back(self) -> None:
         # A half-written record would only be skipped on recovery; the file is a little tidier without it.
@@ -328,6 +397,7 @@ class Spool:
             if entry.offset is None:
                 entry.payload = None
             entry.offset = offset
+        self._is_unordered = False
 
     def _write_draft(self, draft: Path) -> tuple[list[int], int]:
         offsets: list[int] = []
@@ -346,10 +416,14 @@ class Spool:
         accepted_before = 0
         for kind, key, offset, payload in read_records(self._file):
             match kind:
+                case Kind.ACCEPTED | Kind.LOST if len(payload) != _NUMBER.size:
+                    continue  # none of ours
                 case Kind.ACCEPTED:
                     accepted_before = _NUMBER.unpack(payload)[0]
                 case Kind.LOST:
                     self.lost_count = _NUMBER.unpack(payload)[0]
+                case Kind.REASON:
+                    continue
                 case Kind.OPEN:
                     self._open[key] = payload
                 case _:

@@ -10,15 +10,26 @@ import threading
 import time
 from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
+
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # ships without types
 
 from research_kit.config import temporary_directory, temporary_path
 from research_kit.errors import ConfigError
 from research_kit.session.encoding import as_died
 from research_kit.session.spool import DEFAULT_LIMIT_BYTES, Entry, Kind, Spool
+from research_kit.session.spool_file import count_entries
 
-__all__ = ["REFUSED_SUFFIX", "Spools", "adopt_spool", "spool_paths"]
+__all__ = ["REFUSED_SUFFIX", "Loss", "Spools", "adopt_spool", "spool_paths"]
 
 REFUSED_SUFFIX = ".refused"
+
+
+class Loss(NamedTuple):
+    """How many entries were in memory only when a process ended, and why."""
+
+    entry_count: int
+    fault: str
 
 
 class Spools:
@@ -37,11 +48,12 @@ class Spools:
         self._refused: Spool | None = None
         self._is_released = False
         self._lost_before = 0
+        self._aside_elsewhere = 0
 
     @property
     def fault(self) -> str:
         """What is wrong with the disk; empty when nothing is."""
-        return next((spool.fault for spool in self.held() if spool.fault), "")
+        return next((spool.fault for spool in self._all() if spool.fault), "")
 
     @property
     def waiting_count(self) -> int:
@@ -57,6 +69,11 @@ class Spools:
     def refused_count(self) -> int:
         """How many entries were set aside by `refuse`."""
         return self._refused.pending_count if self._refused is not None else 0
+
+    @property
+    def aside_count(self) -> int:
+        """How many entries are set aside in all, those of other processes as of the last `adopt`."""
+        return self._aside_elsewhere + self.refused_count
 
     def held(self) -> list[Spool]:
         """Return the spools to deliver, those of earlier processes first."""
@@ -88,6 +105,9 @@ class Spools:
         for spool in reversed(self._adopted):  # the newest is the last to lose anything
             spool.give_up(max(room_bytes, 0))
             room_bytes -= spool.waiting_bytes
+        own = self._refused.path if self._refused is not None else None
+        paths = [path for path in spool_paths(self._folder, REFUSED_SUFFIX) if path != own]
+        self._aside_elsewhere = sum(map(count_entries, paths))
 
     def drop_empty(self, spool: Spool) -> None:
         """Remove the file of an earlier process when all of it is delivered."""
@@ -98,21 +118,27 @@ class Spools:
             self._lost_before += spool.lost_count
         spool.close()
 
-    def refuse(self, entry: Entry, payload: bytes) -> None:
-        """Set an entry aside that the server refuses for its content."""
+    def refuse(self, entry: Entry, payload: bytes, reason: str) -> None:
+        """Set an entry aside that the server does not take for its content."""
         if self._refused is None:
             self._refused = _create(self._folder, suffix=REFUSED_SUFFIX, limit_bytes=self._limit_bytes)
+        self._refused.note_reason(reason, key=entry.key)
         self._refused.append(entry.kind, payload, key=entry.key)
 
-    def release(self) -> None:
-        """Give everything up, so that another process can take over what is left."""
+    def release(self) -> Loss:
+        """Give everything up, so that another process can take over what is left; return what it cannot."""
+        loss = Loss(sum(spool.save() for spool in self._all()), self.fault)
         with self._lock:
-            given_up = [*self.held(), *([self._refused] if self._refused is not None else [])]
+            given_up = self._all()
             # What still ends opens another spool, which the next process delivers.
             self._lost_before = self.lost_count
             self._own, self._adopted, self._refused, self._is_released = None, [], None, True
         for spool in given_up:
             spool.close()
+        return loss
+
+    def _all(self) -> list[Spool]:
+        return [*self.held(), *([self._refused] if self._refused is not None else [])]
 
 
 def spool_paths(folder: Path, suffix: str = ".spool") -> list[Path]:
@@ -134,7 +160,8 @@ def adopt_spool(path: Path, *, limit_bytes: int = DEFAULT_LIMIT_BYTES) -> Spool 
         return None
     if spool is not None:
         for key, payload in spool.open_roots.items():
-            spool.append(Kind.SPAN, as_died(payload, heard_of_ns), key=key)
+            with suppress(DecodeError, IndexError):  # no span at all; nothing can be made of it
+                spool.append(Kind.SPAN, as_died(payload, heard_of_ns), key=key)
         if not spool.pending_count:
             spool.close()
             return None

@@ -7,6 +7,9 @@ from datetime import datetime
 from html import escape
 from typing import Literal, TypeAlias
 
+from research_kit._addresses import without_passwords
+from research_kit.plain_text import plain_block, plain_text
+
 __all__ = ["SessionState", "SessionStatus"]
 
 SessionState: TypeAlias = Literal["disabled", "local", "connected", "buffering", "rejected"]
@@ -15,7 +18,7 @@ _WORDS: dict[SessionState, str] = {
     "disabled": "nothing is traced",
     "local": "traces go to the embedded store on this machine",
     "connected": "traces go to Langfuse",
-    "buffering": "the server cannot be reached; traces wait on disk and are sent again",
+    "buffering": "the server does not take traces now; they wait on disk and are sent again",
     "rejected": "the server refused the traces; they wait on disk until this is corrected",
 }
 
@@ -34,8 +37,9 @@ class SessionStatus:
         pending_count: Ended observations that the server has not accepted yet.
         delivered_count: Observations that the server has accepted.
         lost_count: Observations given up because the spool was full.
-        refused_count: Observations that the server refused for their content; kept in a file of their own.
+        refused_count: Observations that were set aside, because a server does not take them; kept on disk.
         since: Since when the state is what it is.
+        notice: What Langfuse clients of user code send past the session or its mask; empty when nothing.
         faults: First telemetry error of each place, by place.
     """
 
@@ -50,11 +54,21 @@ class SessionStatus:
     lost_count: int = 0
     refused_count: int = 0
     since: datetime | None = None
+    notice: str = ""
     faults: tuple[tuple[str, str], ...] = ()
+
+    def __post_init__(self) -> None:
+        """Take the secrets out of what quotes servers and errors."""
+        if not self.reason and not self.faults:
+            return
+        from research_kit.masking import masked_text
+
+        object.__setattr__(self, "reason", masked_text(self.reason))
+        object.__setattr__(self, "faults", tuple((place, masked_text(text)) for place, text in self.faults))
 
     def __str__(self) -> str:
         """Say it in a few lines of text."""
-        return "\n".join(f"{name}: {text}" for name, text in self._rows())
+        return plain_block("\n".join(f"{name}: {plain_text(text)}" for name, text in self._rows()))
 
     def __repr__(self) -> str:
         """Show the same text, so that a cell's last line reads well."""
@@ -63,7 +77,7 @@ class SessionStatus:
     def _repr_html_(self) -> str:
         left = 'style="text-align:left"'
         rows = "".join(
-            f"<tr><th {left}>{escape(name)}</th><td {left}>{_linked(text)}</td></tr>"
+            f"<tr><th {left}>{escape(plain_text(name))}</th><td {left}>{_linked(plain_text(text))}</td></tr>"
             for name, text in self._rows()
         )
         return f"<table>{rows}</table>"
@@ -73,8 +87,9 @@ class SessionStatus:
         named = [
             ("session", self.session_id),
             ("user", self.user_id),
-            ("page", self.session_url or self.base_url),
+            ("page", without_passwords(self.session_url or self.base_url or "")),
             ("reason", self.reason),
+            ("notice", self.notice),
             ("since", f"{self.since:%Y-%m-%d %H:%M:%S %Z}" if self.since else None),
         ]
         rows += [(name, text) for name, text in named if text]
@@ -83,9 +98,9 @@ class SessionStatus:
         if self.lost_count:
             rows.append(("lost", f"{self.lost_count} observations: the spool was full"))
         if self.refused_count:
-            rows.append(
-                ("refused", f"{self.refused_count} observations; research-kit deliver --refused tries again")
-            )
+            count = f"{self.refused_count} observation{'' if self.refused_count == 1 else 's'}"
+            shown = "research-kit status --aside says why, research-kit deliver --refused tries again"
+            rows.append(("set aside", f"{count}; {shown}"))
         rows += [(f"fault in {place}", text) for place, text in self.faults]
         return rows
 

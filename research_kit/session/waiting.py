@@ -17,17 +17,20 @@ from research_kit.session.backend import resolve_backend, spool_folder
 from research_kit.sources import trust_command
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from research_kit.session.delivery import DeliveryState
 
-__all__ = ["Waiting", "count_for_other_keys", "count_waiting", "deliver_waiting"]
+__all__ = ["Waiting", "count_for_other_keys", "count_waiting", "deliver_waiting", "spool_folders"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Waiting:
-    """How much waits on disk, whatever server it is for."""
+    """How much waits on disk, whatever server it is for, and how much was set aside."""
 
     entry_count: int
     kernel_count: int
+    aside_count: int = 0
 
 
 def count_waiting(data_dir: Path, *, besides: Path | None = None) -> Waiting:
@@ -38,10 +41,11 @@ def count_waiting(data_dir: Path, *, besides: Path | None = None) -> Waiting:
         besides: The folder of one destination, which is left out.
     """
     from research_kit.session.spool import Spool
-    from research_kit.session.spools import spool_paths
+    from research_kit.session.spool_file import count_entries
+    from research_kit.session.spools import REFUSED_SUFFIX, spool_paths
 
     entry_count = kernel_count = 0
-    folders = [folder for folder in _folders(data_dir) if folder != besides]
+    folders = [folder for folder in spool_folders(data_dir) if folder != besides]
     for path in [path for folder in folders for path in spool_paths(folder)]:
         with suppress(OSError):  # a file that cannot be read belongs to somebody else
             spool = Spool.adopt(path)
@@ -50,15 +54,23 @@ def count_waiting(data_dir: Path, *, besides: Path | None = None) -> Waiting:
             entry_count += spool.pending_count + len(spool.open_roots)
             kernel_count += 1
             spool.close()
-    return Waiting(entry_count=entry_count, kernel_count=kernel_count)
+    aside = [path for folder in folders for path in spool_paths(folder, REFUSED_SUFFIX)]
+    return Waiting(
+        entry_count=entry_count, kernel_count=kernel_count, aside_count=sum(map(count_entries, aside))
+    )
 
 
-def _folders(data_dir: Path) -> list[Path]:
+def spool_folders(data_dir: Path) -> list[Path]:
+    """Return the folders of all destinations."""
     return sorted(path for path in (data_dir / "spool").glob("*") if path.is_dir())
 
 
 def deliver_waiting(
-    *, timeout_s: float, includes_refused: bool = False, includes_other_keys: bool = False
+    *,
+    timeout_s: float,
+    includes_refused: bool = False,
+    includes_other_keys: bool = False,
+    on_change: Callable[[DeliveryState], None] = lambda state: None,
 ) -> DeliveryState:
     """Deliver what ended kernels have left to the server that is configured now.
 
@@ -66,6 +78,7 @@ def deliver_waiting(
         timeout_s: How long to try.
         includes_refused: Try again also what the server had refused for its content.
         includes_other_keys: Also what was meant for other keys, as when a key had been mistyped.
+        on_change: Called with how it stands when that has become something else.
 
     Raises:
         StoreError: When the embedded store cannot be started.
@@ -83,7 +96,7 @@ def deliver_waiting(
                 "names. Set keys and address in your environment, or, when you trust the file: "
                 f"{trust_command(backend.file)}"
             )
-        folders += [folder for folder in _folders(settings.data_dir) if folder not in folders]
+        folders += [folder for folder in spool_folders(settings.data_dir) if folder not in folders]
     deadline_s = time.monotonic() + timeout_s
     states = [
         deliver_spools(
@@ -91,6 +104,7 @@ def deliver_waiting(
             folder,
             timeout_s=max(deadline_s - time.monotonic(), 0.0),
             includes_refused=includes_refused,
+            on_change=on_change,
         )
         for folder in folders
     ]
@@ -111,4 +125,5 @@ def _summed(states: list[DeliveryState]) -> DeliveryState:
         delivered_count=sum(state.delivered_count for state in states),
         lost_count=sum(state.lost_count for state in states),
         refused_count=sum(state.refused_count for state in states),
+        aside_count=sum(state.aside_count for state in states),
     )

@@ -2,13 +2,14 @@
 
 from research_kit.store.address import StoreAddress, StoreStatus
 from research_kit.store.lifecycle import ensure_running, get_store_status, stop_store
-from research_kit.store.links import page_url
+from research_kit.store.links import opening_link, page_address
 
 __all__ = [
     "StoreAddress",
     "StoreStatus",
     "ensure_running",
     "get_store_status",
-    "page_url",
+    "opening_link",
+    "page_address",
     "stop_store",
 ]

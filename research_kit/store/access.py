@@ -1,8 +1,8 @@
-"""Who may ask: the key pair for the API, link proofs for the pages, and loopback for everything.
+"""Who may ask: the key pair for the API, a cookie or a link for the pages, and loopback for everything.
 
 Owns the checks; serves nothing. Invariant: secrets are compared in constant time, and a request whose Host is
-not this machine is served only with a proof that a page under a name of its own (DNS rebinding) cannot have:
-a link's token or the store's cookie. So the pages can be reached through the proxy of a hub.
+not this machine gets nothing that a page under a name of its own (DNS rebinding) could use: it is served only
+with a link's token or the store's cookie. So the pages can be reached through the proxy of a hub.
 """
 
 from __future__ import annotations
@@ -11,29 +11,35 @@ import base64
 import binascii
 import hmac
 import re
-from urllib.parse import urlsplit
 
-from starlette.datastructures import Headers
 from starlette.requests import Request
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from research_kit.store.answers import ApiError, json_answer
-from research_kit.store.links import cookie_name, is_valid_proof
+from research_kit.store.context import Store
+from research_kit.store.links import cookie_age_s, cookie_name, page_host
 from research_kit.store.state import Credentials
 
-__all__ = ["LoopbackOnly", "check_key", "proxy_prefix"]
+__all__ = ["LoopbackOnly", "UnreadBodies", "check_key", "cookie_age", "host_name", "proxy_prefix"]
 
-_LOOPBACK_HOSTS = frozenset({"127.0.0.1", "localhost", "::1"})
-_PREFIX = re.compile(r"(/[\w.~%@+-]+)+/?")
+LOOPBACK_HOSTS = frozenset({"127.0.0.1", "localhost", "[::1]"})
+_HOST = re.compile(r"([a-z0-9.-]+|\[[0-9a-f:]+\])(?::[0-9]{1,5})?", re.IGNORECASE)
+_ORIGIN = re.compile(r"https?://([^/?#@\\]+)", re.IGNORECASE)
+# What jupyter-server-proxy puts in front: the path of its server, and the port that it leads to.
+_PREFIX = re.compile(r"(?:/[\w.~%@+-]+)*/proxy/(?:[\w.-]+:)?([0-9]{1,5})/?")
 _READING_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+# What is shown to everybody: how to get in, and the looks of it.
+_WAY_IN = re.compile(r"/(?:at-[0-9a-f]{32}/)?(?:static/[\w.]+|project/.*)?", re.DOTALL)
+_SMALL_BODY_BYTES = 65_536
 
 
 class LoopbackOnly:
     """Refuses requests without proof under a foreign name, and writes that come from foreign pages."""
 
-    def __init__(self, app: ASGIApp, credentials: Credentials) -> None:
+    def __init__(self, app: ASGIApp, store: Store) -> None:
         self._app = app
-        self._credentials = credentials
+        self._store = store
+        self._own_hosts = LOOPBACK_HOSTS | {page_host(store.credentials.project_id)}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, or answer 403."""
@@ -47,31 +53,81 @@ class LoopbackOnly:
         await self._app(scope, receive, send)
 
     def _problem(self, request: Request) -> str | None:
-        host, origin = request.headers.get("host", ""), request.headers.get("origin")
-        if _host_name(f"http://{host}") in _LOOPBACK_HOSTS:
-            is_own_page = origin is None or _host_name(origin) in _LOOPBACK_HOSTS
-        elif self._is_proven(request):
-            is_own_page = origin is None or urlsplit(origin).netloc == host
-        else:
+        if host_name(request) not in self._own_hosts and not self._is_let_in(request):
             return "The store answers on this machine only, under the name 127.0.0.1 or localhost."
-        if request.method not in _READING_METHODS and not is_own_page:
+        origin = request.headers.get("origin")
+        if request.method not in _READING_METHODS and origin is not None and not _is_own(origin, request):
             return "The store takes no writes from other web pages."
         return None
 
-    def _is_proven(self, request: Request) -> bool:
-        secret_key = self._credentials.secret_key
-        cookie = request.cookies.get(cookie_name(self._credentials), "")
+    def _is_let_in(self, request: Request) -> bool:
+        is_proxied = bool(proxy_prefix(request, self._store.port))
+        is_way_in = request.method in _READING_METHODS and _WAY_IN.fullmatch(request.url.path) is not None
         token = request.query_params.get("token", "")
-        return is_valid_proof(cookie, secret_key, purpose="cookie") or is_valid_proof(
-            token, secret_key, purpose="link"
+        return (
+            (is_proxied and is_way_in)
+            or self._store.tickets.find(token) is not None
+            or cookie_age(request, self._store) is not None
         )
 
 
-def proxy_prefix(headers: Headers) -> str:
-    """Return the path under which a proxy shows the store; empty without a proxy."""
-    prefix = headers.get("x-forwarded-prefix") or headers.get("x-proxycontextpath") or ""
+class UnreadBodies:
+    """Ends a connection when its request was answered before the body was read, which may be long."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on, and see whether its body is read."""
+        if scope["type"] != "http" or not _has_large_body(Request(scope)):
+            await self._app(scope, receive, send)
+            return
+        is_read = False
+
+        async def receive_noting() -> Message:
+            nonlocal is_read
+            message = await receive()
+            is_read = not message.get("more_body", False)
+            return message
+
+        async def send_closing(message: Message) -> None:
+            if message["type"] == "http.response.start" and not is_read:
+                message["headers"] = [*message.get("headers", ()), (b"connection", b"close")]
+            await send(message)
+
+        await self._app(scope, receive_noting, send_closing)
+
+
+def _has_large_body(request: Request) -> bool:
+    length = request.headers.get("content-length", "0")
+    return "transfer-encoding" in request.headers or not length.isdecimal() or int(length) > _SMALL_BODY_BYTES
+
+
+def host_name(request: Request) -> str:
+    """Return the one name under which the store was asked, without the port; empty when it is none."""
+    hosts = request.headers.getlist("host")
+    found = _HOST.fullmatch(hosts[0]) if len(hosts) == 1 else None
+    return found[1].lower() if found else ""
+
+
+def _is_own(origin: str, request: Request) -> bool:
+    """Whether a page that writes is of this very host and port."""
+    found = _ORIGIN.fullmatch(origin)
+    return found is not None and found[1].lower() == request.headers.get("host", "").lower()
+
+
+def cookie_age(request: Request, store: Store) -> float | None:
+    """Return how many seconds ago the browser was let in; None when it was not."""
+    cookie = request.cookies.get(cookie_name(store.credentials), "")
+    return cookie_age_s(cookie, store.credentials.secret_key, store.port)
+
+
+def proxy_prefix(request: Request, port: int) -> str:
+    """Return the path below which jupyter-server-proxy shows the store; empty when it has no part in this."""
+    prefix = request.headers.get("x-forwarded-prefix") or request.headers.get("x-proxycontextpath") or ""
     # Two slashes in front would name another host.
-    return prefix.rstrip("/") if _PREFIX.fullmatch(prefix) else ""
+    found = _PREFIX.fullmatch(prefix)
+    return prefix.rstrip("/") if found and int(found[1]) == port else ""
 
 
 def check_key(request: Request, credentials: Credentials, *, names_error: bool = False) -> None:
@@ -103,10 +159,3 @@ def _key_problem(header: str | None, credentials: Credentials) -> str | None:
     expected = f"{credentials.public_key}:{credentials.secret_key}".encode()
     is_right = hmac.compare_digest(given, expected)
     return None if is_right else "Invalid credentials. Confirm that you've configured the correct host."
-
-
-def _host_name(address: str) -> str | None:
-    try:
-        return urlsplit(address).hostname
-    except ValueError:
-        return None

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import quote
 
-from research_kit.store.links import page_url
+from research_kit.store.links import page_address, session_page_path, trace_page_path
 
-__all__ = ["StoreAddress", "StoreStatus"]
+__all__ = ["StoreAddress", "StoreStatus", "moved_notice"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,11 +19,13 @@ class StoreAddress:
     """Where the running store listens, and the keys that it accepts.
 
     Attributes:
-        base_url: ``http://127.0.0.1:<port>``.
+        base_url: ``http://127.0.0.1:<port>``, for browsers and for clients of other makers.
         public_key: Langfuse public key of this installation.
         secret_key: Langfuse secret key of this installation.
         project_id: The one project of the store.
         pid: Process id of the server.
+        socket_path: The Unix socket that the clients of this package use; None where there are none.
+        former_port: The port that it had before and that another program has now; None when there is none.
     """
 
     base_url: str
@@ -32,14 +33,21 @@ class StoreAddress:
     secret_key: str
     project_id: str
     pid: int
+    socket_path: Path | None = None
+    former_port: int | None = None
+
+    @property
+    def notice(self) -> str:
+        """What the user should know of the address; empty when there is nothing."""
+        return moved_notice(self.former_port)
 
     def session_url(self, session_id: str) -> str:
-        """Return a link that opens the replay of one session in a browser."""
-        return page_url(self, f"/project/{self.project_id}/sessions/{quote(session_id, safe='')}")
+        """Return the address of the replay of one session."""
+        return page_address(self, session_page_path(self.project_id, session_id))
 
     def trace_url(self, trace_id: str) -> str:
-        """Return a link that opens the tree of one trace in a browser."""
-        return page_url(self, f"/project/{self.project_id}/traces/{trace_id}")
+        """Return the address of the tree of one trace."""
+        return page_address(self, trace_page_path(self.project_id, trace_id))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +64,7 @@ class StoreStatus:
         path: The database file.
         version: The version of research-kit that the server runs; None when it does not run.
         observation_count: Observations in the database; None when the server does not run.
+        notice: What the user should know of the address; empty when there is nothing.
     """
 
     is_running: bool
@@ -67,3 +76,14 @@ class StoreStatus:
     path: Path
     version: str | None
     observation_count: int | None
+    notice: str = ""
+
+
+def moved_notice(former_port: int | None) -> str:
+    """Say that the store has another port than before."""
+    if former_port is None:
+        return ""
+    return (
+        f"another program listens on port {former_port}, where the store was before; "
+        "links of before no longer work"
+    )

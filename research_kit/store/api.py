@@ -1,12 +1,12 @@
 """The endpoints below ``/api/public``: which function answers which path.
 
 Owns the routes; the work is done in the modules named after their subject. Invariant: a known path with
-another method answers 405, and every other answer but health and the legacy reads needs the key pair.
+another method answers 405, and every other answer but health, the server's proof and the legacy reads needs
+the key pair.
 """
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
@@ -27,10 +27,13 @@ from research_kit.store import (
 )
 from research_kit.store.access import check_key
 from research_kit.store.answers import ApiError, invalid_data, issue, json_answer, json_text_answer
-from research_kit.store.bodies import MAX_EXPORT_BYTES, MAX_JSON_BYTES, read_body
+from research_kit.store.bodies import MAX_EXPORT_BYTES, MAX_JSON_BYTES, read_body, unpacked
 from research_kit.store.context import Store
 from research_kit.store.ingest import ingest_traces
+from research_kit.store.links import LINKS_PATH
 from research_kit.store.openapi import describe_api
+from research_kit.store.reaching import PROOF_PATH, is_nonce, prove
+from research_kit.wire.parsing import JsonError, TooManyValuesError, parse_json
 
 __all__ = ["LANGFUSE_VERSION", "Api", "method_not_allowed"]
 
@@ -61,6 +64,7 @@ _LEGACY_PATHS = (
 )
 _ALL_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 _MAX_MODELS = 100
+_MAX_JSON_VALUES = 1_000_000
 _INGESTION_PATH = "/api/public/ingestion"
 
 
@@ -91,6 +95,7 @@ class Api:
             "/api/public/models/{identity}": {"GET": self._get_model},
             "/api/public/openapi.json": {"GET": self._describe},
             "/internal/status": {"GET": self._status},
+            LINKS_PATH: {"POST": self._make_link},
         }
         routes: list[BaseRoute] = []
         for path, answers in endpoints.items():
@@ -98,6 +103,7 @@ class Api:
                 Route(path, self._guarded(answer), methods=[method]) for method, answer in answers.items()
             ]
         routes += [Route(f"/api/public/{path}", _legacy_read, methods=["GET"]) for path in _LEGACY_PATHS]
+        routes.append(Route(PROOF_PATH, self._prove, methods=["GET"]))
         for path in ("health", "ready"):
             routes.append(Route(f"/api/public/{path}", _health, methods=["GET"]))
         known = (
@@ -220,15 +226,30 @@ class Api:
             status["observationCount"] = await run_in_threadpool(self._count_observations)
         return json_answer(status)
 
+    async def _make_link(self, request: Request) -> Response:
+        fits_any_host = request.query_params.get("any_host") == "true"
+        return json_answer({"token": self._store.tickets.issue(fits_any_host=fits_any_host)})
+
+    async def _prove(self, request: Request) -> Response:
+        """Show that this server knows the key, before the client shows that it does."""
+        nonce = request.query_params.get("nonce", "")
+        if not is_nonce(nonce):
+            raise invalid_data(issue(["nonce"], "Invalid input: expected 64 hexadecimal digits"))
+        return json_answer({"proof": prove(self._store.credentials.secret_key, nonce, self._store.port)})
+
     def _count_observations(self) -> int:
         with self._store.database.reading() as connection:
             return int(connection.execute("SELECT count(*) FROM observations").fetchone()[0])
 
 
 async def _json_body(request: Request) -> Any:
+    body = await read_body(request, MAX_JSON_BYTES)
+    body = unpacked(body, request.headers.get("content-encoding", ""), MAX_JSON_BYTES)
     try:
-        return json.loads(await read_body(request, MAX_JSON_BYTES))
-    except (ValueError, RecursionError):
+        return parse_json(body, max_values=_MAX_JSON_VALUES, keeps_odd_numbers=True)
+    except TooManyValuesError as error:
+        raise ApiError(413, {"message": f"{error}", "error": "PayloadTooLargeError"}) from None
+    except JsonError:
         raise ApiError(400, {"message": "Invalid JSON", "error": "InvalidRequestError"}) from None
 
 

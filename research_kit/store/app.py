@@ -1,7 +1,7 @@
 """The HTTP application: API and pages together, and what happens around every request.
 
-Owns the middleware and the answers to unknown paths. Invariant: nothing but health, legacy reads and the
-style sheet is answered without the key pair or a link proof.
+Owns the middleware and the answers to unknown paths. Invariant: nothing but health, the server's proof,
+legacy reads, the way in and the pages' static files is answered without the key pair, a token or a cookie.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from research_kit.store.access import LoopbackOnly
+from research_kit.store.access import LoopbackOnly, UnreadBodies
 from research_kit.store.answers import ApiError, answer_api_error, json_answer
 from research_kit.store.api import Api, method_not_allowed
 from research_kit.store.context import Activity, Store
@@ -28,6 +28,11 @@ __all__ = ["build_app"]
 _logger = logging.getLogger(__name__)
 _QUIET_S = 60.0
 
+_UNUSABLE: dict[type[Exception], str] = {
+    RecursionError: "A value is nested too deeply",
+    OverflowError: "A number is too large to be stored",
+    UnicodeEncodeError: "A text holds half of a character, which cannot be stored",
+}
 _NOT_FOUND = "<!doctype html><title>Not found</title><p>There is no such page.</p>"
 
 
@@ -35,15 +40,17 @@ def build_app(store: Store) -> Starlette:
     """Put the application together."""
     api = Api(store)
     return Starlette(
-        routes=[*api.routes(), *page_routes(store.database, store.credentials)],
+        routes=[*api.routes(), *page_routes(store)],
         middleware=[
-            Middleware(LoopbackOnly, credentials=store.credentials),
+            Middleware(UnreadBodies),
+            Middleware(LoopbackOnly, store=store),
             Middleware(_NoteActivity, activity=store.activity),
         ],
         exception_handlers={
             ApiError: answer_api_error,
             HTTPException: _answer_http_error,
             sqlite3.OperationalError: _StorageProblem(),
+            **dict.fromkeys(_UNUSABLE, _answer_unusable),
         },
     )
 
@@ -73,6 +80,12 @@ class _NoteActivity:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self._activity.note()
         await self._app(scope, receive, send)
+
+
+async def _answer_unusable(_request: Request, error: Exception) -> Response:
+    """Refuse what no rule has foreseen: a client that gets a failure instead would send it for ever."""
+    problem = next(text for kind, text in _UNUSABLE.items() if isinstance(error, kind))
+    return json_answer({"message": problem, "error": "InvalidRequestError"}, status_code=400)
 
 
 async def _answer_http_error(request: Request, error: Exception) -> Response:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from research_kit.store.database import Database
 from research_kit.store.state import Credentials
+from research_kit.store.tickets import Tickets
 
 __all__ = ["Activity", "Store"]
 
@@ -29,9 +30,20 @@ class Activity:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Store:
-    """What every request needs."""
+    """What every request needs.
+
+    Attributes:
+        database: What is stored.
+        credentials: Key pair and project.
+        version: The version of research-kit.
+        port: The port on the loopback interface, which proofs hold for.
+        activity: When the last request came.
+        tickets: The links that open a page now.
+    """
 
     database: Database
     credentials: Credentials
     version: str
+    port: int
     activity: Activity = field(default_factory=Activity)
+    tickets: Tickets = field(default_factory=Tickets)

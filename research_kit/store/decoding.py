@@ -1,15 +1,12 @@
 """The body of an export request, decoded into spans.
 
-Owns content types, compression and the protobuf encoding; OTLP/JSON is in `otlp_json`. Knows nothing about
-what attributes mean. Invariant: a small compressed body cannot fill the memory.
+Owns content types and the protobuf encoding; OTLP/JSON is in `otlp_json`, compression in `bodies`. Knows
+nothing about what attributes mean. Invariant: no body fills the memory, however it is compressed or nested.
 """
 
 from __future__ import annotations
 
-import gzip
-import io
 import math
-import zlib
 from collections.abc import Iterable
 from typing import Any
 
@@ -17,15 +14,13 @@ from google.protobuf.json_format import MessageToDict  # type: ignore[import-unt
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # ships without types
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from research_kit.store.bodies import too_large
-from research_kit.store.jsontext import compact
+from research_kit.store.bodies import MAX_EXPORT_BYTES, unpacked
+from research_kit.store.jsontext import ODD_NUMBERS, compact
 from research_kit.store.otlp_json import decode_json
 from research_kit.store.spans import MAX_NANOSECONDS, Attributes, ExportError, Origin, Problems, Span
+from research_kit.store.wire_size import check_size
 
 __all__ = ["decode_export"]
-
-_MAX_DECOMPRESSED_BYTES = 128 * 1024 * 1024
-_ODD_NUMBERS = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
 
 
 def decode_export(body: bytes, *, content_type: str, content_encoding: str) -> list[Span]:
@@ -33,10 +28,9 @@ def decode_export(body: bytes, *, content_type: str, content_encoding: str) -> l
 
     Raises:
         ExportError: When the body cannot be read or holds a span that cannot be stored.
-        ApiError: 413 when a compressed body is too large.
+        ApiError: 413 when it becomes too much, 415 when its encoding is unknown.
     """
-    if "gzip" in content_encoding:
-        body = _decompress(body)
+    body = unpacked(body, content_encoding, MAX_EXPORT_BYTES)
     content_type = content_type.lower()
     if "application/x-protobuf" in content_type:
         return _decode_protobuf(body)
@@ -45,24 +39,8 @@ def decode_export(body: bytes, *, content_type: str, content_encoding: str) -> l
     raise ExportError("Invalid content type")
 
 
-def _decompress(body: bytes) -> bytes:
-    decompressor = zlib.decompressobj(wbits=31)
-    try:
-        content = decompressor.decompress(body, _MAX_DECOMPRESSED_BYTES)
-        if decompressor.unused_data:
-            # Several gzip members in a row are one valid file; only then the slower general reader is needed.
-            with gzip.open(io.BytesIO(body)) as file:
-                content = file.read(_MAX_DECOMPRESSED_BYTES + 1)
-    except (zlib.error, EOFError, OSError) as error:
-        raise ExportError("Failed to decompress request body") from error
-    if decompressor.unconsumed_tail or len(content) > _MAX_DECOMPRESSED_BYTES:
-        raise too_large(_MAX_DECOMPRESSED_BYTES)
-    if not decompressor.eof:
-        raise ExportError("Failed to decompress request body")
-    return content
-
-
 def _decode_protobuf(body: bytes) -> list[Span]:
+    check_size(body)
     try:
         export = ExportTraceServiceRequest.FromString(body)
     except DecodeError as error:
@@ -123,5 +101,5 @@ def _value(value: Any) -> Any:
     if kind in ("kvlist_value", "bytes_value"):
         return compact(MessageToDict(value))
     if kind == "double_value" and not math.isfinite(value.double_value):
-        return _ODD_NUMBERS[str(value.double_value)]
+        return ODD_NUMBERS[str(value.double_value)]
     return None if kind is None else getattr(value, kind)

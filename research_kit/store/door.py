@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 from research_kit.config import load_settings
 from research_kit.errors import ResearchKitError
 from research_kit.store.lifecycle import ensure_running
-from research_kit.store.links import page_url
+from research_kit.store.links import opening_link
 
 __all__ = ["serve_door", "server_proxy_entry"]
 
@@ -44,12 +44,12 @@ class _Door(BaseHTTPRequestHandler):
         """Lead the browser to the store, below the path of the Jupyter server that it came from."""
         try:
             address = ensure_running(load_settings().data_dir)
+            # Relative: an absolute path would be taken for one below this tile, and be logged with its token.
+            up = "../" * urlsplit(self.path).path.count("/")
+            link = opening_link(address, "/", root=f"{up}proxy/{urlsplit(address.base_url).port}")
         except ResearchKitError as error:
             self.send_error(503, explain=str(error))
             return
-        # Relative: an absolute path would be taken for one below this tile, and be logged with its proof.
-        up = "../" * urlsplit(self.path).path.count("/")
-        link = page_url(address, "/", root=f"{up}proxy/{urlsplit(address.base_url).port}")
         self.send_response(302)
         self.send_header("Location", link)
         self.send_header("Cache-Control", "no-store")

@@ -53,6 +53,7 @@ def _columns(filter_types: tuple[str, ...], **sql: str) -> dict[str, _Column]:
     return {name: _Column(sql=text, filter_types=(*filter_types, "null")) for name, text in sql.items()}
 
 
+_LARGEST_NUMBER = 2**63 - 1
 _LATENCY_S = "((end_ms - start_ms) / 1000.0)"
 _COLUMNS: Mapping[str, _Column] = {
     **_columns(
@@ -166,7 +167,7 @@ def _check_value(where: list[str | int], filter_type: str, entry: Mapping[str, A
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= _LARGEST_NUMBER
 
 
 def _is_date(value: object) -> bool:

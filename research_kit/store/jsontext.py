@@ -8,9 +8,29 @@ from __future__ import annotations
 
 import json
 import math
+import re
+from itertools import accumulate
 from typing import Any
 
-__all__ = ["compact", "number_text", "parse_or_none", "parse_or_text", "storable"]
+__all__ = [
+    "ODD_NUMBERS",
+    "compact",
+    "is_too_much",
+    "number_text",
+    "parse_or_none",
+    "parse_or_text",
+    "storable",
+]
+
+ODD_NUMBERS = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
+"""Numbers that JSON lacks, as Python prints them and as the protocol writes them."""
+# What is nested deeper would have to be read and written by functions that call themselves.
+_MAX_DEPTH = 200
+# Commas in texts count as well; what has more of them is kept as the text that it is.
+_MAX_VALUES = 1_000_000
+# Possessive, so that no text makes it try again.
+_STRING = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
+_BRACKET = re.compile(r"[\[\]{}]")
 
 
 def _refuse_constant(name: str) -> Any:
@@ -38,7 +58,7 @@ def storable(text: str) -> str:
 
 def parse_or_none(text: object) -> Any:
     """Return the JSON value in ``text``; None when there is none."""
-    if not isinstance(text, str):
+    if not isinstance(text, str) or is_too_much(text):
         return None
     try:
         return _decoder.decode(text)
@@ -49,12 +69,23 @@ def parse_or_none(text: object) -> Any:
 def parse_or_text(text: str) -> Any:
     """Return the JSON value in ``text``, or the text itself when it is no JSON."""
     # Most stored texts are words: the first character spares the attempt.
-    if text[:1] not in _JSON_STARTS:
+    if text[:1] not in _JSON_STARTS or is_too_much(text):
         return text
     try:
         return _decoder.decode(text)
     except (ValueError, RecursionError):
         return text
+
+
+def is_too_much(text: str) -> bool:
+    """Whether the value in ``text`` would be nested too deeply, or take many times as much memory."""
+    bracket_count = text.count("[") + text.count("{")
+    if bracket_count + text.count(",") > _MAX_VALUES:
+        return True
+    if bracket_count <= _MAX_DEPTH:
+        return False
+    depths = accumulate(1 if mark in "[{" else -1 for mark in _BRACKET.findall(_STRING.sub("", text)))
+    return max(depths, default=0) > _MAX_DEPTH
 
 
 def number_text(number: float) -> str:

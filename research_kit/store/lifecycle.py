@@ -6,9 +6,6 @@ however many kernels ask for it at the same time, and it outlives all of them.
 
 from __future__ import annotations
 
-import base64
-import http.client
-import json
 import os
 import re
 import signal
@@ -23,11 +20,14 @@ from typing import TYPE_CHECKING
 
 from research_kit._optional import DISTRIBUTION
 from research_kit.errors import StoreError
-from research_kit.store.address import StoreAddress, StoreStatus
+from research_kit.private import open_private
+from research_kit.store.address import StoreAddress, StoreStatus, moved_notice
+from research_kit.store.reaching import ask_store
 from research_kit.store.state import (
     Credentials,
     Listening,
     StorePaths,
+    existing_paths,
     load_or_create_credentials,
     open_data_dir,
     read_credentials,
@@ -39,7 +39,6 @@ if TYPE_CHECKING:
 
 __all__ = ["ensure_running", "get_store_status", "stop_store"]
 
-_ASK_TIMEOUT_S = 2.0
 _STOP_TIMEOUT_S = 10.0
 _POLL_INTERVAL_S = 0.02
 _LOG_TAIL_BYTES = 2000
@@ -67,8 +66,8 @@ def ensure_running(
         return address
     deadline = time.monotonic() + timeout_s
     with _acquired(paths.start_lock, timeout_s, paths):
-        if _is_outdated(paths):
-            # What clients send meanwhile waits in their spools.
+        if _is_outdated(paths) or read_credentials(paths) is None:
+            # What clients send meanwhile waits in their spools. A server of lost keys takes nothing from us.
             stop_store(data_dir)
         return _find_running(paths) or _start(paths, deadline, idle_timeout_s)
 
@@ -77,9 +76,10 @@ def stop_store(data_dir: Path) -> bool:
     """Stop the server of ``data_dir``; True when one was running.
 
     Raises:
+        ConfigError: When the folder cannot be used.
         StoreError: When it does not end in 10 seconds.
     """
-    paths = StorePaths.of(data_dir)
+    paths = existing_paths(data_dir)
     listening = read_listening(paths)
     if listening is None or listening.is_stopped or not _is_server_alive(paths):
         return False
@@ -94,11 +94,15 @@ def stop_store(data_dir: Path) -> bool:
 
 
 def get_store_status(data_dir: Path) -> StoreStatus:
-    """Describe the store of ``data_dir`` without starting or creating anything."""
-    paths = StorePaths.of(data_dir)
+    """Describe the store of ``data_dir`` without starting or creating anything.
+
+    Raises:
+        ConfigError: When the folder cannot be used.
+    """
+    paths = existing_paths(data_dir)
     credentials, listening = read_credentials(paths), read_listening(paths)
-    count = _count_observations(credentials, listening)
-    running = listening if count is not None else None
+    answer = _ask(credentials, listening, "/internal/status?count=true")
+    running = listening if answer is not None else None
     return StoreStatus(
         is_running=running is not None,
         base_url=running.base_url if running else None,
@@ -108,7 +112,8 @@ def get_store_status(data_dir: Path) -> StoreStatus:
         pid=running.pid if running else None,
         path=paths.database,
         version=running.version if running else None,
-        observation_count=count,
+        observation_count=None if answer is None else int(str(answer["observationCount"])),
+        notice=moved_notice(running.former_port) if running else "",
     )
 
 
@@ -128,35 +133,20 @@ def _release(text: str) -> tuple[int, ...]:
 
 def _find_running(paths: StorePaths) -> StoreAddress | None:
     credentials, listening = read_credentials(paths), read_listening(paths)
-    if credentials is None or listening is None or listening.is_stopped:
+    if credentials is None or listening is None or _ask(credentials, listening) is None:
         return None
-    answer = _ask(credentials, listening)
-    return _address(credentials, listening) if answer is not None else None
-
-
-def _count_observations(credentials: Credentials | None, listening: Listening | None) -> int | None:
-    if credentials is None or listening is None or listening.is_stopped:
-        return None
-    answer = _ask(credentials, listening, "/internal/status?count=true")
-    return None if answer is None else int(str(answer["observationCount"]))
+    return _address(credentials, listening)
 
 
 def _ask(
-    credentials: Credentials, listening: Listening, path: str = "/internal/status"
+    credentials: Credentials | None, listening: Listening | None, path: str = "/internal/status"
 ) -> dict[str, object] | None:
     """Ask the server who it is; None when nobody answers, or somebody who does not know our keys."""
-    connection = http.client.HTTPConnection("127.0.0.1", listening.port, timeout=_ASK_TIMEOUT_S)
-    token = base64.b64encode(f"{credentials.public_key}:{credentials.secret_key}".encode()).decode()
-    try:
-        connection.request("GET", path, headers={"Authorization": f"Basic {token}"})
-        answer = connection.getresponse()
-        content = json.loads(answer.read()) if answer.status == http.HTTPStatus.OK else None
-    except (OSError, http.client.HTTPException, ValueError):
+    if credentials is None or listening is None or listening.is_stopped:
         return None
-    finally:
-        connection.close()
-    is_ours = isinstance(content, dict) and content.get("projectId") == credentials.project_id
-    return content if is_ours else None
+    answer = ask_store(_address(credentials, listening), path)
+    is_ours = answer is not None and answer.get("projectId") == credentials.project_id
+    return answer if is_ours else None
 
 
 def _start(paths: StorePaths, deadline: float, idle_timeout_s: float | None) -> StoreAddress:
@@ -181,7 +171,8 @@ def _spawn(paths: StorePaths, idle_timeout_s: float | None) -> subprocess.Popen[
     if idle_timeout_s is not None:
         command += ["--idle-timeout-s", str(idle_timeout_s)]
     is_long = paths.log.exists() and paths.log.stat().st_size > _MAX_LOG_BYTES
-    with paths.log.open("wb" if is_long else "ab") as log:
+    flags = os.O_WRONLY | os.O_CREAT | (os.O_TRUNC if is_long else os.O_APPEND)
+    with os.fdopen(open_private(paths.log, flags), "wb") as log:
         # A session of its own keeps the signals of the kernel (interrupt, hang-up) away from the server.
         process = subprocess.Popen(
             command,
@@ -255,6 +246,8 @@ def _address(credentials: Credentials, listening: Listening) -> StoreAddress:
         secret_key=credentials.secret_key,
         project_id=credentials.project_id,
         pid=listening.pid,
+        socket_path=None if listening.socket_path is None else Path(listening.socket_path),
+        former_port=listening.former_port,
     )
 
 
@@ -263,7 +256,7 @@ def _is_server_alive(paths: StorePaths) -> bool:
         return False
     from filelock import FileLock, Timeout
 
-    lock = FileLock(paths.server_lock)
+    lock = FileLock(paths.server_lock, mode=0o600)
     try:
         lock.acquire(timeout=0)
     except Timeout:
@@ -275,7 +268,7 @@ def _is_server_alive(paths: StorePaths) -> bool:
 def _acquired(path: Path, timeout_s: float, paths: StorePaths) -> FileLock:
     from filelock import FileLock, Timeout
 
-    lock = FileLock(path)
+    lock = FileLock(path, mode=0o600)
     try:
         lock.acquire(timeout=timeout_s, poll_interval=_POLL_INTERVAL_S)
     except Timeout as error:

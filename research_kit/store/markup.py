@@ -1,7 +1,7 @@
 """HTML that is escaped by construction.
 
-Owns the one way to make HTML. Invariant: a plain `str` is always escaped; only what `element` returns is
-markup.
+Owns the one way to make HTML. Invariant: a plain `str` is always escaped, and hides and turns nothing that
+stands beside it; only what `element` returns is markup.
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from html import escape
 from typing import TypeAlias
+
+from research_kit.plain_text import plain_characters
 
 __all__ = ["Child", "Markup", "element", "fragment"]
 
@@ -39,7 +41,7 @@ def element(name: str, /, *children: Child, **attributes: str | int | float | bo
             attribute without value; None and False leave it out.
     """
     shown = "".join(
-        f" {_attribute_name(key)}" if value is True else f' {_attribute_name(key)}="{escape(str(value))}"'
+        f" {_attribute_name(key)}" if value is True else f' {_attribute_name(key)}="{_text(str(value))}"'
         for key, value in attributes.items()
         if value is not None and value is not False
     )
@@ -47,6 +49,10 @@ def element(name: str, /, *children: Child, **attributes: str | int | float | bo
         # Within SVG an element without the slash holds what follows.
         return Markup(f"<{name}{shown}{'/' if name == 'rect' else ''}>")
     return Markup(f"<{name}{shown}>{fragment(*children)}</{name}>")
+
+
+def _text(text: str) -> str:
+    return escape(plain_characters(text))
 
 
 def _attribute_name(name: str) -> str:
@@ -59,5 +65,5 @@ def _rendered(child: Child) -> str:
     if isinstance(child, Markup):
         return child
     if isinstance(child, str):
-        return escape(child)
+        return _text(child)
     return "".join(_rendered(part) for part in child)

@@ -1,20 +1,22 @@
 """OTLP/JSON, whose ids are hexadecimal and whose 64-bit integers are decimal text.
 
 Owns reading what may be any JSON at all. Invariant: nothing in the body makes it raise anything but
-`ExportError`.
+`ExportError`, or 413 for too much; whole numbers are of 64 bits, as in protobuf.
 """
 
 from __future__ import annotations
 
-import json
 import math
 from typing import Any
 
-from research_kit.store.jsontext import compact, storable
+from research_kit.store.jsontext import ODD_NUMBERS, compact, storable
 from research_kit.store.spans import MAX_NANOSECONDS, Attributes, ExportError, Origin, Problems, Span
+from research_kit.store.wire_size import MAX_FIELDS, MAX_SPANS, too_many
+from research_kit.wire.parsing import JsonError, TooManyValuesError, parse_json
 
 __all__ = ["decode_json"]
 
+_INT64 = 2**63
 _UNREADABLE = "Failed to parse OTel JSON Trace"
 
 
@@ -23,10 +25,13 @@ def decode_json(body: bytes) -> list[Span]:
 
     Raises:
         ExportError: When it is no JSON, or holds a span that cannot be stored.
+        ApiError: 413 when it holds too many.
     """
     try:
-        export = json.loads(body)
-    except (ValueError, RecursionError) as error:
+        export = parse_json(body, max_values=MAX_FIELDS, keeps_odd_numbers=True)
+    except TooManyValuesError as error:
+        raise too_many() from error
+    except JsonError as error:
         raise ExportError(_UNREADABLE) from error
     if export is None:
         raise ExportError(_UNREADABLE)
@@ -38,6 +43,8 @@ def decode_json(body: bytes) -> list[Span]:
         if group
         for span in _spans_of_resource(_object(group), problems)
     ]
+    if problems.span_count > MAX_SPANS:
+        raise too_many()
     problems.raise_if_any()
     return spans
 
@@ -138,27 +145,35 @@ def _value(value: object) -> Any:
 
 
 def _double(value: object) -> Any:
-    if isinstance(value, str):
-        try:
-            number = float(value)
-        except ValueError:
-            return _clean(value)
-        return number if math.isfinite(number) else value
-    return value if isinstance(value, (int, float)) else compact(value)
+    if not isinstance(value, (str, int, float)):
+        return compact(value)
+    try:
+        number = float(value)
+    except ValueError:
+        return _clean(value)
+    except OverflowError:
+        number = math.inf if int(value) > 0 else -math.inf
+    if math.isfinite(number):
+        return number if isinstance(value, str) else value
+    return value if isinstance(value, str) else ODD_NUMBERS[str(number)]
 
 
 def _integer(value: object) -> int | None:
-    """Read a 64-bit integer: decimal text, a number, or its two halves."""
+    """Read a 64-bit integer: decimal text, a number, or its two halves; None for anything else."""
     if isinstance(value, dict):
-        high, low = value.get("high"), value.get("low")
-        is_number = all(isinstance(half, int) and not isinstance(half, bool) for half in (high, low))
-        return (high << 32) + (low & 0xFFFFFFFF) if is_number else None  # type: ignore[operator]  # checked
+        value = _joined(value.get("high"), value.get("low"))
     if isinstance(value, bool) or not isinstance(value, (str, int, float)):
         return None
     try:
-        return int(value)
+        number = int(value)
     except (ValueError, OverflowError):
         return None
+    return number if -_INT64 <= number < _INT64 else None
+
+
+def _joined(high: object, low: object) -> int | None:
+    is_number = all(isinstance(half, int) and not isinstance(half, bool) for half in (high, low))
+    return (high << 32) + (low & 0xFFFFFFFF) if is_number else None  # type: ignore[operator]  # checked
 
 
 def _nanoseconds(value: object) -> int | None:

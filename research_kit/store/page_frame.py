@@ -18,6 +18,7 @@ __all__ = [
     "ROOT_MARK",
     "SCRIPT_PATH",
     "STYLE_PATH",
+    "WAY_SCRIPT_PATH",
     "badge",
     "copied",
     "cost_element",
@@ -30,10 +31,12 @@ __all__ = [
     "tag_chips",
     "time_element",
     "trace_path",
+    "way_script",
 ]
 
 STYLE_PATH = "/static/pages.css"
 SCRIPT_PATH = "/static/pages.js"
+WAY_SCRIPT_PATH = "/static/way.js"
 ROOT_MARK = "<!-- root -->"
 """Where a page says below which path of its host it is; links are relative to that."""
 
@@ -41,7 +44,13 @@ _KEYS = (("/", "search"), ("j k", "move"), ("Enter", "open"), ("e", "open all"))
 _MAX_COMMENT_CHARACTERS = 200
 
 
-def document(title: str, *children: Child, way: Sequence[Child] = (), refresh_to: str | None = None) -> str:
+def document(
+    title: str,
+    *children: Child,
+    way: Sequence[Child] = (),
+    refresh_to: str | None = None,
+    script: Child = None,
+) -> str:
     """Put a page together.
 
     Args:
@@ -49,11 +58,13 @@ def document(title: str, *children: Child, way: Sequence[Child] = (), refresh_to
         children: What is on the page.
         way: The links that lead here, for the bar at the top.
         refresh_to: Where the browser goes on at once.
+        script: Runs before anything is shown.
     """
     head = element(
         "head",
         element("meta", charset="utf-8"),
         Markup(ROOT_MARK),
+        script,
         element("meta", name="viewport", content="width=device-width, initial-scale=1"),
         element("meta", name="color-scheme", content="light dark"),
         element("meta", **{"http-equiv": "refresh", "content": f"0;url={refresh_to}"})
@@ -62,7 +73,7 @@ def document(title: str, *children: Child, way: Sequence[Child] = (), refresh_to
         element("title", f"{title} · research-kit"),
         element("link", rel="stylesheet", href=STYLE_PATH.lstrip("/")),
         # A page that only leads on is not read again.
-        None if refresh_to else element("script", src=SCRIPT_PATH.lstrip("/"), type="module"),
+        None if refresh_to or script else element("script", src=SCRIPT_PATH.lstrip("/"), type="module"),
     )
     body = element("body", _bar(way) if way else None, element("main", *children), _keys() if way else None)
     return "<!doctype html>" + element("html", head, body, lang="en")
@@ -83,10 +94,21 @@ def _keys() -> Markup:
     return element("footer", *(element("span", element("kbd", key), f" {does}") for key, does in _KEYS))
 
 
-def message_page(title: str, *texts: Child, refresh_to: str | None = None) -> str:
+def message_page(title: str, *texts: Child, refresh_to: str | None = None, script: Child = None) -> str:
     """Make a page that only says something."""
-    card = element("section", element("h1", title), *(element("p", text) for text in texts), class_="message")
-    return document(title, card, refresh_to=refresh_to)
+    lines = (element("p", text) for text in texts if text)
+    card = element("section", element("h1", title), *lines, class_="message")
+    return document(title, card, refresh_to=refresh_to, script=script)
+
+
+def way_script(*, root: str, place: str = "") -> Markup:
+    """Let the browser remember ``place``, or go on to the one that it remembers.
+
+    Args:
+        root: The path of a proxy that the pages are reached through; empty without one.
+        place: The first part of the paths of the pages; empty on a page that may not know it.
+    """
+    return element("script", src=WAY_SCRIPT_PATH.lstrip("/"), data_root=root, data_place=place)
 
 
 def facts(*pairs: tuple[str, Child], class_: str = "facts") -> Markup:

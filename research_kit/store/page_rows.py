@@ -1,7 +1,7 @@
 """What the pages show, read from the database.
 
-Owns the queries of the pages and the sums over a trace and a session; makes no HTML. Invariant: an unknown
-cost stays unknown, and is never counted as nothing.
+Owns the queries of the pages; makes no HTML, and adds nothing up (`page_sums` does). Invariant: a page never
+holds more than `MAX_OBSERVATIONS` observations in memory.
 """
 
 from __future__ import annotations
@@ -10,15 +10,17 @@ import json
 import sqlite3
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
+from research_kit.counting import Counted, Sums
+from research_kit.store.page_sums import SessionSummary, add_up, count_rows, summarise
 from research_kit.store.session_filter import SessionFilter
 
 __all__ = [
     "MAX_OBSERVATIONS",
+    "Counting",
     "Score",
     "SessionPage",
-    "SessionSummary",
     "ShownObservation",
     "ShownTrace",
     "find_trace",
@@ -76,16 +78,23 @@ class ShownObservation:
 
     @property
     def is_unpriced(self) -> bool:
-        """Whether it used tokens that nobody put a price on."""
+        """Whether it used tokens that nobody put a price on; what that means for sums, counting decides."""
         return self.total_usage > 0 and self.total_cost is None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShownTrace:
-    """The observations of one trace, by start."""
+    """The observations of one trace, by start.
+
+    Attributes:
+        trace_id: Its id.
+        observations: All of them.
+        session_id: Whose observations count; None for all. A tool server's own may have no session.
+    """
 
     trace_id: str
     observations: tuple[ShownObservation, ...]
+    session_id: str | None = None
 
     @property
     def root(self) -> ShownObservation:
@@ -107,57 +116,27 @@ class ShownTrace:
         """From its first begin to its last end."""
         return (max(found.end_ms for found in self.observations) - self.start_ms) / 1000
 
-    @property
-    def tokens(self) -> int:
-        """Tokens of all observations."""
-        return sum(found.total_usage for found in self.observations)
+    def counted(self) -> Counting:
+        """Count its observations; on the page of a session those that belong to the session."""
+        shown = [found for found in self.observations if self.session_id in (None, found.session_id)]
+        return Counting(tuple(shown), count_rows(shown))
+
+
+class Counting(NamedTuple):
+    """Observations, and what each of them adds to the sums."""
+
+    observations: tuple[ShownObservation, ...]
+    counted: list[Counted]
 
     @property
-    def cost_usd(self) -> float | None:
-        """What is known of the cost; None when nothing is."""
-        costs = [found.total_cost for found in self.observations if found.total_cost is not None]
-        return sum(costs) if costs else None
+    def sums(self) -> Sums:
+        """The sums over all of them."""
+        return add_up(self.counted)
 
-    def without_inner(self, types: frozenset[str]) -> list[ShownObservation]:
-        """Return the observations of ``types`` that are inside no other of the same type.
-
-        One MCP call is a tool for its caller and again for its server; a reader wants to see it once.
-        """
-        by_id = {found.span_id: found for found in self.observations}
-
-        def is_inner(found: ShownObservation) -> bool:
-            seen = {found.span_id}  # parents may be circular: they are what clients sent
-            above = by_id.get(found.parent_id or "")
-            while above is not None and above.span_id not in seen:
-                if above.type == found.type:
-                    return True
-                seen.add(above.span_id)
-                above = by_id.get(above.parent_id or "")
-            return False
-
-        return [found for found in self.observations if found.type in types and not is_inner(found)]
-
-    @property
-    def unpriced_count(self) -> int:
-        """Observations of unknown cost."""
-        return sum(found.is_unpriced for found in self.observations)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SessionSummary:
-    """One line of the list of sessions."""
-
-    session_id: str
-    user_id: str
-    trace_count: int
-    start_ms: int
-    end_ms: int
-    tokens: int
-    cost_usd: float | None
-    unpriced_count: int
-    error_count: int
-    first_input: str | None
-    tags: tuple[str, ...]
+    def steps(self) -> list[ShownObservation]:
+        """Return the tool calls and retrievals; one MCP call is one, for its caller and for its server."""
+        pairs = zip(self.observations, self.counted, strict=True)
+        return [found for found, own in pairs if own.is_tool_call or found.type == "RETRIEVER"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -203,30 +182,10 @@ def list_sessions(
         (*values, PAGE_SIZE, offset),
     ).fetchall()
     return SessionPage(
-        sessions=tuple(_summary(connection, session_id) for session_id, _ in listed),
+        sessions=tuple(summarise(connection, session_id) for session_id, _ in listed),
         session_count=listed[0][1] if listed else 0,
         offset=offset,
     )
-
-
-def _summary(connection: sqlite3.Connection, session_id: str) -> SessionSummary:
-    sums = connection.execute(
-        """
-        SELECT session_id, max(user_id), count(DISTINCT trace_id), min(start_ms), max(end_ms),
-               sum(total_usage), sum(total_cost),
-               sum(total_usage > 0 AND total_cost IS NULL), sum(level = 'ERROR')
-        FROM observations WHERE session_id = ?
-        """,
-        (session_id,),
-    ).fetchone()
-    first = connection.execute(
-        "SELECT input, tags FROM observations WHERE session_id = ? AND is_root ORDER BY start_ms LIMIT 1",
-        (session_id,),
-    ).fetchone()
-    first_input, tags = first or (None, "[]")
-    names = list(SessionSummary.__dataclass_fields__)
-    fields = dict(zip(names, sums, strict=False))
-    return SessionSummary(**fields, first_input=first_input, tags=tuple(map(str, json.loads(tags))))
 
 
 def list_traces_of_session(connection: sqlite3.Connection, session_id: str) -> list[ShownTrace]:
@@ -238,6 +197,7 @@ def list_traces_of_session(connection: sqlite3.Connection, session_id: str) -> l
         connection,
         "trace_id IN (SELECT trace_id FROM observations WHERE session_id = ?)",
         (session_id,),
+        session_id=session_id,
     )
 
 
@@ -284,7 +244,9 @@ def tree_order(trace: ShownTrace) -> Iterator[tuple[int, ShownObservation]]:
         waiting.extend((depth + 1, child) for child in reversed(children.pop(found.span_id, [])))
 
 
-def _traces(connection: sqlite3.Connection, where: str, values: tuple[Any, ...]) -> list[ShownTrace]:
+def _traces(
+    connection: sqlite3.Connection, where: str, values: tuple[Any, ...], *, session_id: str | None = None
+) -> list[ShownTrace]:
     rows = connection.execute(
         f"SELECT {_COLUMNS} FROM observations WHERE {where} ORDER BY start_ms, end_ms DESC, span_id LIMIT ?",
         (*values, MAX_OBSERVATIONS),
@@ -294,7 +256,10 @@ def _traces(connection: sqlite3.Connection, where: str, values: tuple[Any, ...])
     for row in rows:
         found = ShownObservation(**dict(zip(names, row, strict=True)))
         grouped.setdefault(found.trace_id, []).append(found)
-    return [ShownTrace(trace_id=trace_id, observations=tuple(found)) for trace_id, found in grouped.items()]
+    return [
+        ShownTrace(trace_id=trace_id, observations=tuple(found), session_id=session_id)
+        for trace_id, found in grouped.items()
+    ]
 
 
 def _score_text(data_type: str, number: float | None, text: str | None) -> str:

@@ -10,8 +10,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from functools import cache, lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
+from research_kit.counting import Facts
 from research_kit.store.content import read_content
 from research_kit.store.jsontext import compact, parse_or_none
 from research_kit.store.metadata import read_metadata
@@ -21,11 +22,12 @@ from research_kit.store.times import iso_to_ms
 from research_kit.store.usage import read_consumption
 from research_kit.store.xxhash32 import xxhash32
 
-__all__ = ["make_row", "valid_environment"]
+__all__ = ["Figures", "make_row", "read_figures", "valid_environment"]
 
 _ENVIRONMENT = re.compile(r"(?!langfuse)[a-z0-9_-]{1,40}")
 _STATUS_ERROR = 2
 _MAX_PROMPT_VERSION = 2**31 - 1
+_MAX_DIGITS = 30
 _TYPES_BY_LANGFUSE_NAME = {name.lower(): name for name in OBSERVATION_TYPES}
 _TYPES_BY_OPENINFERENCE_KIND = {
     "LLM": "GENERATION",
@@ -135,6 +137,44 @@ def make_row(span: Span, *, now_ms: int) -> ObservationRow:
     )
 
 
+class Figures(NamedTuple):
+    """What the row of a span says about what it was and used.
+
+    Attributes:
+        facts: As far as counting looks at it.
+        model: The model; empty when unknown.
+        status_message: What went wrong, or else is worth telling.
+        usage: Tokens by kind, with their total; empty when unknown.
+        cost: US dollars by kind, with their total; empty when unknown.
+    """
+
+    facts: Facts
+    model: str
+    status_message: str
+    usage: Mapping[str, int]
+    cost: Mapping[str, float]
+
+
+def read_figures(span: Span) -> Figures:
+    """Read of a span what `make_row` would keep of it, without its texts."""
+    consumed = read_consumption(*_consuming(span.attributes))
+    return Figures(
+        facts=Facts(
+            _type(span),
+            _name(span),
+            consumed.cost.get("total"),
+            consumed.tokens_of("input") if consumed.usage else None,
+            consumed.tokens_of("output") if consumed.usage else None,
+            consumed.usage.get("total"),
+            _level(span) == "ERROR",
+        ),
+        model=_first_text(span.attributes, _MODEL_KEYS),
+        status_message=_plain_text(span.attributes.get(_STATUS_MESSAGE, span.status_message)),
+        usage=consumed.usage,
+        cost=consumed.cost,
+    )
+
+
 def _identity(span: Span, now_ms: int) -> dict[str, Any]:
     # One time stands in for the other; without either it is the time of arrival.
     begun, ended = (None if ns is None else ns // 1_000_000 for ns in (span.start_ns, span.end_ns))
@@ -183,13 +223,18 @@ def _nothing_consumed() -> dict[str, Any]:
     return _read_consumption({})
 
 
-def _read_consumption(attributes: Mapping[str, Any]) -> dict[str, Any]:
+def _consuming(attributes: Mapping[str, Any]) -> tuple[Mapping[str, Any], str, dict[str, Any]]:
+    """Return the attributes that tell tokens and cost, the model that they belong to, and its parameters."""
     parameters = _model_parameters(attributes)
     if attributes.get("gen_ai.operation.name") in _SUMMARIES:
         # Such a span sums up the calls below it; counting it would count them twice.
         attributes = {}
-    model_name = _first_text(attributes, _MODEL_KEYS)
-    consumption = read_consumption(attributes, model_name, parameters)
+    return attributes, _first_text(attributes, _MODEL_KEYS), parameters
+
+
+def _read_consumption(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    given, model_name, parameters = _consuming(attributes)
+    consumption = read_consumption(given, model_name, parameters)
     model, tier = consumption.model, consumption.tier
     price_texts: Mapping[str, str] = model.price_texts if model else {}
     return {
@@ -222,10 +267,17 @@ def _prompt(attributes: Mapping[str, Any], *, is_generation: bool) -> dict[str, 
 
 def _whole_number(given: object) -> int | None:
     if isinstance(given, str):
-        given = int(given) if given.strip().isdecimal() and given.isascii() else None
-    if isinstance(given, bool) or not isinstance(given, (int, float)) or given != int(given):
+        digits = given.strip()
+        given = (
+            int(digits) if digits.isdecimal() and digits.isascii() and len(digits) <= _MAX_DIGITS else None
+        )
+    if (
+        isinstance(given, bool)
+        or not isinstance(given, (int, float))
+        or not 0 <= given <= _MAX_PROMPT_VERSION
+    ):
         return None
-    return int(given) if 0 <= given <= _MAX_PROMPT_VERSION else None
+    return int(given) if given == int(given) else None
 
 
 def valid_environment(name: str) -> str:

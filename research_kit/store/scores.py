@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError,
 
 from research_kit.store.answers import ApiError, invalid_data, issue
 from research_kit.store.database import Database
-from research_kit.store.jsontext import compact
+from research_kit.store.jsontext import compact, storable
 from research_kit.store.rows import valid_environment
 from research_kit.store.times import iso_to_ms, now_ms
 
@@ -189,25 +189,24 @@ def _upsert(connection: sqlite3.Connection, body: ScoreBody, *, timestamp_ms: in
         # Every configuration is unknown here, and the recorded server drops such scores after answering.
         return score_id
     subject, subject_id = body.target
-    connection.execute(
-        _UPSERT,
-        {
-            "score_id": score_id,
-            "name": _CORRECTION_NAME if body.data_type == "CORRECTION" else body.name,
-            "data_type": body.data_type,
-            "numeric_value": None if isinstance(body.value, str) else body.value,
-            "text_value": body.value if isinstance(body.value, str) else None,
-            "subject": subject,
-            "subject_id": subject_id,
-            "observation_id": body.observationId,
-            "environment": valid_environment(body.environment or "default"),
-            "comment": body.comment,
-            "metadata": _merged_metadata(connection, score_id, body.metadata),
-            "queue_id": body.queueId,
-            "timestamp_ms": timestamp_ms,
-            "now_ms": now_ms(),
-        },
-    )
+    columns = {
+        "score_id": score_id,
+        "name": _CORRECTION_NAME if body.data_type == "CORRECTION" else body.name,
+        "data_type": body.data_type,
+        "numeric_value": None if isinstance(body.value, str) else body.value,
+        "text_value": body.value if isinstance(body.value, str) else None,
+        "subject": subject,
+        "subject_id": subject_id,
+        "observation_id": body.observationId,
+        "environment": valid_environment(body.environment or "default"),
+        "comment": body.comment,
+        "metadata": _merged_metadata(connection, score_id, body.metadata),
+        "queue_id": body.queueId,
+        "timestamp_ms": timestamp_ms,
+        "now_ms": now_ms(),
+    }
+    known = {name: storable(value) if isinstance(value, str) else value for name, value in columns.items()}
+    connection.execute(_UPSERT, known)
     return score_id
 
 

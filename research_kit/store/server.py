@@ -11,7 +11,6 @@ import asyncio
 import logging
 import os
 import signal
-import socket
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -26,8 +25,10 @@ from filelock import FileLock, Timeout
 from research_kit._optional import DISTRIBUTION
 from research_kit.config import load_settings
 from research_kit.errors import ResearchKitError, StoreError
+from research_kit.masking import MaskedFormatter
 from research_kit.store.app import build_app
 from research_kit.store.context import Store
+from research_kit.store.listening import Listeners, PatientProtocol, open_listeners
 from research_kit.store.recovery import open_or_recover
 from research_kit.store.retention import Limits, apply_limits
 from research_kit.store.rollup import refresh_quiet_hours
@@ -68,7 +69,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="end after so many seconds without a request (default: RESEARCH_KIT_STORE_IDLE_MINUTES)",
     )
     options = parser.parse_args(arguments)
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s")
+    handler = logging.StreamHandler()
+    handler.setFormatter(MaskedFormatter("%(asctime)s %(levelname)s %(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
     _logger.setLevel(logging.INFO)
     try:
         serve(options.data_dir, port=options.port, idle_timeout_s=options.idle_timeout_s or _idle_timeout_s())
@@ -85,8 +88,10 @@ def serve(data_dir: Path, *, port: int | None = None, idle_timeout_s: float | No
         ConfigError: When the folder cannot be used.
         StoreError: When another server holds it, or its database cannot be opened.
     """
+    # What SQLite and others create here is nobody else's either.
+    os.umask(0o077)
     paths = open_data_dir(data_dir)
-    lock = FileLock(paths.server_lock)
+    lock = FileLock(paths.server_lock, mode=0o600)
     try:
         # Clients try this lock for an instant to see whether a server is alive, so one failure means nothing.
         lock.acquire(timeout=_LOCK_TIMEOUT_S)
@@ -102,41 +107,52 @@ def serve(data_dir: Path, *, port: int | None = None, idle_timeout_s: float | No
 
 def _serve_locked(paths: StorePaths, port: int | None, idle_timeout_s: float | None) -> None:
     last = read_listening(paths)
+    database = open_or_recover(
+        paths.database,
+        functions={"has_words": has_words},
+        was_ended=last is not None and last.is_stopped,
+    )
+    listeners = open_listeners(paths, port if port is not None else (last.port if last else 0))
     store = Store(
-        database=open_or_recover(
-            paths.database,
-            functions={"has_words": has_words},
-            was_ended=last is not None and last.is_stopped,
-        ),
+        database=database,
         credentials=load_or_create_credentials(paths),
         version=version(DISTRIBUTION),
+        port=listeners.port,
     )
-    listener = _bind(port if port is not None else (last.port if last else 0))
-    note = Listening(pid=os.getpid(), port=listener.getsockname()[1], version=store.version)
+    note = Listening(
+        pid=os.getpid(),
+        port=listeners.port,
+        version=store.version,
+        socket_path=listeners.socket_path,
+        former_port=listeners.refused_port,
+    )
     try:
-        asyncio.run(_run(store, listener, paths, note, idle_timeout_s))
+        asyncio.run(_run(store, listeners, paths, note, idle_timeout_s))
     finally:
-        listener.close()
-        store.database.close()
+        listeners.close()
+        database.close()
         _logger.info("Ended.")
         if paths.data_dir.is_dir():
             _leave_note(paths, replace(note, is_stopped=True))
 
 
 async def _run(
-    store: Store, listener: socket.socket, paths: StorePaths, note: Listening, idle_timeout_s: float | None
+    store: Store, listeners: Listeners, paths: StorePaths, note: Listening, idle_timeout_s: float | None
 ) -> None:
     config = uvicorn.Config(
         build_app(store),
+        http=PatientProtocol,
         log_config=None,
         access_log=False,
         lifespan="off",
+        # Headers of a proxy are looked at where they are believed.
+        proxy_headers=False,
         timeout_graceful_shutdown=_SHUTDOWN_TIMEOUT_S,
         server_header=False,
     )
     server = _Server(config)
-    # The socket listens from here on: who reads the note now and connects waits a moment, and is served.
-    listener.listen(config.backlog)
+    # They listen from here on: who reads the note now and connects waits a moment, and is served.
+    listeners.listen(config.backlog)
     write_listening(paths, note)
     _logger.info("research-kit %s serves %s at %s.", note.version, paths.database, note.base_url)
     tasks = [
@@ -144,7 +160,7 @@ async def _run(
         asyncio.create_task(_roll_up(store)),
         asyncio.create_task(_keep_within(store, _read_limits())),
     ]
-    await server.serve(sockets=[listener])
+    await server.serve(sockets=listeners.sockets)
     for task in tasks:
         task.cancel()
 
@@ -205,12 +221,25 @@ async def _watch(
     """End the server when nobody has asked for long or its folder is gone; keep its note in place."""
     while not server.should_exit:
         await asyncio.sleep(min(_WATCH_INTERVAL_S, idle_timeout_s or _WATCH_INTERVAL_S))
-        is_idle = idle_timeout_s is not None and store.activity.idle_s > idle_timeout_s
-        if is_idle or not paths.database.exists():
-            _logger.info("Nobody has asked for long." if is_idle else "The database is gone.")
+        reason = _reason_to_end(store, paths, note, idle_timeout_s)
+        if reason:
+            _logger.info("%s", reason)
             server.should_exit = True
         elif read_listening(paths) != note:
             _leave_note(paths, note)
+
+
+def _reason_to_end(
+    store: Store, paths: StorePaths, note: Listening, idle_timeout_s: float | None
+) -> str | None:
+    if idle_timeout_s is not None and store.activity.idle_s > idle_timeout_s:
+        return "Nobody has asked for long."
+    if not paths.database.exists():
+        return "The database is gone."
+    if note.socket_path is not None and not Path(note.socket_path).is_socket():
+        # Clients come by it only; the next start makes another.
+        return "The socket is gone."
+    return None
 
 
 def _leave_note(paths: StorePaths, note: Listening) -> None:
@@ -219,29 +248,6 @@ def _leave_note(paths: StorePaths, note: Listening) -> None:
     except OSError as error:
         # It only saves the next start some work.
         _logger.error("Cannot write %s: %s.", paths.listening, error)
-
-
-def _bind(port: int) -> socket.socket:
-    """Bind ``port``, or a free one when somebody else has it."""
-    try:
-        return _bound_socket(port)
-    except (OSError, OverflowError):
-        return _bound_socket(0)
-
-
-def _bound_socket(port: int) -> socket.socket:
-    # With the protocol named, or asyncio would not switch Nagle's algorithm off, which holds back each answer
-    # on a connection that was used before for 40 ms.
-    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    try:
-        if os.name == "posix":
-            # Lets a restarted server take its port back at once; elsewhere two servers could share the port.
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(("127.0.0.1", port))
-    except BaseException:
-        listener.close()
-        raise
-    return listener
 
 
 if __name__ == "__main__":

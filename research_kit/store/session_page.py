@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from research_kit._words import duration_text
+from research_kit._words import count_text, duration_text
+from research_kit.counting import Sums
 from research_kit.store.jsontext import parse_or_text
 from research_kit.store.markup import Child, Markup, element
 from research_kit.store.page_frame import (
@@ -26,33 +27,34 @@ from research_kit.store.page_frame import (
     trace_path,
 )
 from research_kit.store.page_rows import MAX_OBSERVATIONS, Score, ShownObservation, ShownTrace
+from research_kit.store.page_sums import SessionSummary
 from research_kit.store.prose import shown, shown_json
 
 __all__ = ["session_page"]
 
-_TYPES_IN_REPLAY = frozenset({"TOOL", "RETRIEVER"})
 _MAX_PREVIEW_CHARACTERS = 120
 
 
 def session_page(
-    project_id: str, session_id: str, traces: Sequence[ShownTrace], scores: Sequence[Score]
+    project_id: str, summary: SessionSummary, traces: Sequence[ShownTrace], scores: Sequence[Score]
 ) -> str:
     """Make the replay."""
+    session_id = summary.session_id
     turns = [
         _turn(project_id, number, trace, [score for score in scores if score.trace_id == trace.trace_id])
         for number, trace in enumerate(traces, 1)
     ]
     is_cut = sum(len(trace.observations) for trace in traces) >= MAX_OBSERVATIONS
-    cut = f"Only the first {MAX_OBSERVATIONS:,} observations are shown." if is_cut else None
+    note = f"Only the first {MAX_OBSERVATIONS:,} observations are shown; the sums are over all of them."
     path = sessions_path(project_id)
     return document(
         f"Session {session_id}",
         element("h1", "Session ", copied(session_id)),
-        element("p", cut, class_="note") if cut else None,
+        element("p", note, class_="note") if is_cut else None,
         element(
             "div",
             element("ol", *turns, class_="turns"),
-            _summary(traces, [score for score in scores if score.trace_id is None]),
+            _summary(summary, [score for score in scores if score.trace_id is None]),
             class_="columns",
         ),
         way=[
@@ -62,33 +64,23 @@ def session_page(
     )
 
 
-def _summary(traces: Sequence[ShownTrace], scores: Sequence[Score]) -> Markup:
-    observations = [found for trace in traces for found in trace.observations]
-    costs = [trace.cost_usd for trace in traces if trace.cost_usd is not None]
-    cost = cost_element(sum(costs) if costs else None, sum(trace.unpriced_count for trace in traces))
-    start_ms = min(trace.start_ms for trace in traces)
-    end_ms = max(found.end_ms for found in observations)
-    error_count = sum(found.level == "ERROR" for found in observations)
-    models = sorted({found.model for found in observations} - {""})
-    users = sorted({found.user_id for found in observations} - {""})
-    tags = sorted({tag for found in observations for tag in found.tag_list})
-    input_tokens, output_tokens = (
-        sum(getattr(found, name) for found in observations) for name in ("input_usage", "output_usage")
-    )
+def _summary(summary: SessionSummary, scores: Sequence[Score]) -> Markup:
+    sums = summary.sums
+    errors = element("span", f"{sums.error_count:,}", class_="chip bad") if sums.error_count else "0"
     pairs: list[tuple[str, Child]] = [
-        ("user", ", ".join(users) or "unknown"),
-        ("began", time_element(start_ms)),
-        ("duration", duration_text((end_ms - start_ms) / 1000)),
-        ("traces", f"{len(traces):,}"),
-        ("tokens", f"{sum(trace.tokens for trace in traces):,}"),
-        ("in → out", f"{input_tokens:,} → {output_tokens:,}"),
-        ("cost", cost),
-        ("errors", element("span", f"{error_count:,}", class_="chip bad") if error_count else "0"),
+        ("user", summary.user_id or "unknown"),
+        ("began", time_element(summary.start_ms)),
+        ("duration", duration_text((summary.end_ms - summary.start_ms) / 1000)),
+        ("traces", f"{summary.trace_count:,}"),
+        ("tokens", count_text(sums.total_tokens)),
+        ("in → out", f"{count_text(sums.input_tokens)} → {count_text(sums.output_tokens)}"),
+        ("cost", cost_element(sums.cost_usd, sums.unpriced_count)),
+        ("errors", errors),
     ]
-    if models:
-        pairs.append(("models", ", ".join(models)))
-    if tags:
-        pairs.append(("tags", tag_chips(tags)))
+    if summary.models:
+        pairs.append(("models", ", ".join(summary.models)))
+    if summary.all_tags:
+        pairs.append(("tags", tag_chips(summary.all_tags)))
     if scores:
         pairs.append(("scores", score_chips(scores)))
     return element("aside", facts(*pairs, class_="sheet"), class_="card")
@@ -103,7 +95,8 @@ def _turn(project_id: str, number: int, trace: ShownTrace, scores: Sequence[Scor
         element("span", "failed", class_="chip bad") if root.level == "ERROR" else None,
         time_element(trace.start_ms),
     )
-    steps = [_step(found) for found in trace.without_inner(_TYPES_IN_REPLAY) if found is not root]
+    counting = trace.counted()
+    steps = [_step(found) for found in counting.steps() if found is not root]
     return element(
         "li",
         heading,
@@ -111,17 +104,17 @@ def _turn(project_id: str, number: int, trace: ShownTrace, scores: Sequence[Scor
         element("div", *steps, class_="steps") if steps else None,
         _said("answered", root.output),
         problem(root),
-        element("div", *_figures(trace), *score_chips(scores), class_="figures"),
+        element("div", *_figures(trace, counting.sums), *score_chips(scores), class_="figures"),
         class_="turn card",
     )
 
 
-def _figures(trace: ShownTrace) -> list[Markup]:
+def _figures(trace: ShownTrace, sums: Sums) -> list[Markup]:
     models = sorted({found.model for found in trace.observations} - {""})
     figures = [
         ("latency", duration_text(trace.latency_s)),
-        ("tokens", f"{trace.tokens:,}"),
-        ("cost", cost_element(trace.cost_usd, trace.unpriced_count)),
+        ("tokens", count_text(sums.total_tokens)),
+        ("cost", cost_element(sums.cost_usd, sums.unpriced_count)),
     ]
     return [
         *(element("span", f"{name} ", element("b", value)) for name, value in figures),

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from urllib.parse import urlencode
 
-from research_kit._words import duration_text
+from research_kit._words import count_text, duration_text
 from research_kit.store.jsontext import parse_or_text
 from research_kit.store.markup import Child, Markup, element
 from research_kit.store.page_frame import (
@@ -19,7 +19,8 @@ from research_kit.store.page_frame import (
     tag_chips,
     time_element,
 )
-from research_kit.store.page_rows import SessionPage, SessionSummary
+from research_kit.store.page_rows import SessionPage
+from research_kit.store.page_sums import SessionSummary
 from research_kit.store.prose import prose_of
 from research_kit.store.session_filter import FilterChoices, SessionFilter
 
@@ -58,12 +59,13 @@ def _table(project_id: str, sessions: Sequence[SessionSummary]) -> Markup:
 def _line(project_id: str, session: SessionSummary) -> Markup:
     link = element("a", session.session_id, href=session_path(project_id, session.session_id), class_="id")
     question = _question(session.first_input)
-    errors = element("span", f"{session.error_count:,}", class_="chip bad") if session.error_count else ""
+    sums = session.sums
+    errors = element("span", f"{sums.error_count:,}", class_="chip bad") if sums.error_count else ""
     numbers: tuple[Child, ...] = (
         f"{session.trace_count:,}",
         duration_text((session.end_ms - session.start_ms) / 1000),
-        f"{session.tokens:,}",
-        cost_element(session.cost_usd, session.unpriced_count),
+        count_text(sums.total_tokens),
+        cost_element(sums.cost_usd, sums.unpriced_count),
         errors,
     )
     return element(

@@ -1,7 +1,8 @@
 """The small files beside the database: who may ask, and where the running server listens.
 
 Owns the names and formats of the files in the data directory; starts nothing and opens no connection.
-Invariant: every file is written whole or not at all, and only its owner can read it.
+Invariant: every file is written whole or not at all, only its owner can read it, and what somebody else has
+put in its place is not used.
 """
 
 from __future__ import annotations
@@ -15,13 +16,21 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from research_kit.config import private_directory
 from research_kit.errors import StoreError
+from research_kit.private import (
+    claim_file,
+    foreign_cause,
+    is_exposed,
+    open_private,
+    private_directory,
+    set_aside,
+)
 
 __all__ = [
     "Credentials",
     "Listening",
     "StorePaths",
+    "existing_paths",
     "load_or_create_credentials",
     "open_data_dir",
     "read_credentials",
@@ -39,6 +48,7 @@ class StorePaths:
         database: The SQLite file.
         credentials: Key pair and project id of this installation.
         listening: Process id and address of the running server.
+        socket: The Unix socket of the running server, where the folder can have one.
         start_lock: Held while somebody starts the server.
         server_lock: Held by the server process for as long as it lives.
         log: What the server process wrote to its standard streams.
@@ -48,6 +58,7 @@ class StorePaths:
     database: Path
     credentials: Path
     listening: Path
+    socket: Path
     start_lock: Path
     server_lock: Path
     log: Path
@@ -60,6 +71,7 @@ class StorePaths:
             database=data_dir / "store.db",
             credentials=data_dir / "store-keys.json",
             listening=data_dir / "store-server.json",
+            socket=data_dir / "store.sock",
             start_lock=data_dir / "store-start.lock",
             server_lock=data_dir / "store-server.lock",
             log=data_dir / "store.log",
@@ -84,12 +96,16 @@ class Listening:
         port: The port on the loopback interface.
         version: The version of research-kit that it runs.
         is_stopped: True in the note that an ended server leaves, so that the next one takes the same port.
+        socket_path: The Unix socket, which only its user can open; None where there are none.
+        former_port: The port of the server before, when another program has it now.
     """
 
     pid: int
     port: int
     version: str
     is_stopped: bool = False
+    socket_path: str | None = None
+    former_port: int | None = None
 
     @property
     def base_url(self) -> str:
@@ -98,12 +114,38 @@ class Listening:
 
 
 def open_data_dir(data_dir: Path) -> StorePaths:
-    """Create the data directory when it is missing, and name its files.
+    """Create the data directory when it is missing, close it to other users, and name its files.
 
     Raises:
-        ConfigError: When the folder cannot be created, read or written.
+        ConfigError: When the folder cannot be created, read or written, or is somebody else's.
+        StoreError: When its database is somebody else's.
     """
-    return StorePaths.of(private_directory(data_dir, purpose="the embedded store"))
+    paths = _claimed(data_dir)
+    for path in (paths.database, *(Path(f"{paths.database}{suffix}") for suffix in ("-wal", "-shm"))):
+        if cause := claim_file(path):
+            raise StoreError(
+                f"Cannot use {str(path)!r} as the store's database: {cause}. Move it away to begin with an "
+                "empty store, or put the file itself into the folder."
+            )
+    return paths
+
+
+def existing_paths(data_dir: Path) -> StorePaths:
+    """Name the files of a store that may not exist; creates nothing.
+
+    Raises:
+        ConfigError: When the folder exists and cannot be used.
+    """
+    return _claimed(data_dir) if data_dir.exists() else StorePaths.of(data_dir)
+
+
+def _claimed(data_dir: Path) -> StorePaths:
+    """Close the folder and its small files to other users; what is not this user's is moved aside."""
+    paths = StorePaths.of(private_directory(data_dir, purpose="the embedded store"))
+    for path in (paths.listening, paths.start_lock, paths.server_lock, paths.log):
+        if cause := claim_file(path):
+            set_aside(path, cause)
+    return paths
 
 
 def load_or_create_credentials(paths: StorePaths) -> Credentials:
@@ -115,28 +157,36 @@ def load_or_create_credentials(paths: StorePaths) -> Credentials:
     existing = read_credentials(paths)
     if existing is not None:
         return existing
-    created = Credentials(
-        public_key=f"pk-lf-{uuid.uuid4()}",
-        secret_key=f"sk-lf-{uuid.uuid4()}",
-        project_id=f"local-{secrets.token_hex(8)}",
-    )
+    public_key, project_id = f"pk-lf-{uuid.uuid4()}", f"local-{secrets.token_hex(8)}"
+    cause = foreign_cause(paths.credentials)
+    if not cause and paths.credentials.exists():
+        # Other users may know this secret; what waits under the public key still finds its way.
+        cause, known = "other users could read or write it", _as_credentials(paths.credentials)
+        public_key, project_id = known.public_key, known.project_id
+    if cause:
+        set_aside(paths.credentials, f"{cause}. A new key pair is made")
+    created = Credentials(public_key=public_key, secret_key=f"sk-lf-{uuid.uuid4()}", project_id=project_id)
     _write_private(paths.credentials, asdict(created))
     return created
 
 
 def read_credentials(paths: StorePaths) -> Credentials | None:
-    """Read the key pair; None when there is none yet.
+    """Read the key pair; None when there is none yet, or none that is surely this user's secret.
 
     Raises:
         StoreError: When the file exists and is not readable.
     """
-    content = _read_json(paths.credentials)
-    if content is None:
+    path = paths.credentials
+    if not path.exists() or foreign_cause(path) or is_exposed(path):
         return None
+    return _as_credentials(path)
+
+
+def _as_credentials(path: Path) -> Credentials:
     try:
-        return Credentials(**content)
+        return Credentials(**(_read_json(path) or {}))
     except TypeError as error:
-        raise _unreadable(paths.credentials, "it is not the key file of a store") from error
+        raise _unreadable(path, "it is not the key file of a store") from error
 
 
 def read_listening(paths: StorePaths) -> Listening | None:
@@ -156,10 +206,11 @@ def write_listening(paths: StorePaths, listening: Listening) -> None:
 
 def _read_json(path: Path) -> dict[str, Any] | None:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        with os.fdopen(open_private(path, os.O_RDONLY), encoding="utf-8") as file:
+            content = json.load(file)
     except FileNotFoundError:
         return None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise _unreadable(path, str(error)) from error
     if not isinstance(content, dict):
         raise _unreadable(path, "it holds no JSON object")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from research_kit._words import duration_text
+from research_kit._words import count_text, duration_text
 from research_kit.store.jsontext import parse_or_text
 from research_kit.store.markup import Child, Markup, element
 from research_kit.store.page_frame import (
@@ -46,12 +46,13 @@ def trace_page(project_id: str, trace: ShownTrace, scores: Sequence[Score]) -> s
         way.append(element("a", session_id, href=session_path(project_id, session_id)))
     way.append(element("a", trace.name, href=trace_path(project_id, trace.trace_id)))
     own = [score for score in scores if score.observation_id is None]
+    sums = trace.counted().sums
     pairs: list[tuple[str, Child]] = [
         ("trace", copied(trace.trace_id)),
         ("began", time_element(trace.start_ms)),
         ("latency", duration_text(trace.latency_s)),
-        ("tokens", f"{trace.tokens:,}"),
-        ("cost", cost_element(trace.cost_usd, trace.unpriced_count)),
+        ("tokens", count_text(sums.total_tokens)),
+        ("cost", cost_element(sums.cost_usd, sums.unpriced_count)),
     ]
     if user_id:
         pairs.append(("user", user_id))

@@ -7,18 +7,18 @@ price table speaks only when the client said nothing.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from research_kit.store.jsontext import parse_or_none
+from research_kit.store.jsontext import is_too_much, parse_or_none
 from research_kit.store.prices import Model, PricingTier, cut_cost, find_model
 
 __all__ = ["Consumption", "read_consumption", "read_usage"]
 
 # SQLite sums integers in 64 bits; no real count comes near this limit.
 _MAX_TOKENS = 2**53
+_MAX_COST = 1e15
 _COST_DIGITS = 12
 
 _GEN_AI_USAGE = "gen_ai.usage."
@@ -78,7 +78,7 @@ class Consumption:
 
     def tokens_of(self, part: str) -> int:
         """Return the tokens of all usage keys whose name contains ``part``."""
-        return sum(count for key, count in self.usage.items() if part in key)
+        return min(sum(count for key, count in self.usage.items() if part in key), _MAX_TOKENS)
 
     def cost_of(self, part: str) -> float | None:
         """Return the cost of all keys whose name contains ``part``; None without such a key."""
@@ -106,14 +106,14 @@ def read_usage(attributes: Mapping[str, Any]) -> dict[str, int]:
     details = _json_object(attributes, "langfuse.observation.usage_details")
     usage = _conventional_usage(attributes) if details is None else _whole_counts(_flattened_openai(details))
     if usage and "total" not in usage:
-        usage["total"] = sum(usage.values())
+        usage["total"] = min(sum(usage.values()), _MAX_TOKENS)
     return usage
 
 
 def _json_object(attributes: Mapping[str, Any], name: str) -> dict[str, Any] | None:
     """Return an attribute that holds an object as JSON; None when it is missing or no JSON at all."""
     given = attributes.get(name)
-    if not given:
+    if not given or (isinstance(given, str) and is_too_much(given)):
         return None
     try:
         parsed = json.loads(given) if isinstance(given, str) else None
@@ -188,9 +188,9 @@ def _whole_count(value: object) -> int | None:
     """Return a count that was sent as a number or as text; None for everything else."""
     if isinstance(value, str):
         value = parse_or_none(value)
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        return None
-    return int(value) if value == int(value) and 0 <= value <= _MAX_TOKENS else None
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= _MAX_TOKENS:
+        return None  # comparing also sorts out what is no number, and whole numbers of any length
+    return int(value) if value == int(value) else None
 
 
 def _client_cost(attributes: Mapping[str, Any]) -> dict[str, float]:
@@ -210,12 +210,7 @@ def _costs(details: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _is_amount(value: object) -> bool:
-    return (
-        isinstance(value, (int, float))
-        and not isinstance(value, bool)
-        and math.isfinite(value)
-        and abs(value) < 1e15
-    )
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and -_MAX_COST < value < _MAX_COST
 
 
 def _priced(usage: Mapping[str, int], tier: PricingTier) -> dict[str, float]:

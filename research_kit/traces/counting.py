@@ -1,115 +1,82 @@
-"""What counts once: costs, tokens and calls in a tree of observations.
+"""What counts, for frames of observations.
 
-A wrapper often repeats what it wraps: an agent carries the cost of its LM calls, a framework's generation
-holds the provider's, a tool call consists of a client span and a server span. Owns the rules that keep sums
-right; groups nothing. Invariant: of observations inside one another, only the innermost that carries a value
-counts.
+Owns the way from the columns of a frame to `research_kit.counting`, which has the rules; groups nothing.
+Invariant: the frame that comes in is not changed, and the result has its index.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
-import numpy as np
 import pandas as pd
 
-__all__ = ["count_once", "is_innermost", "name_tools", "parent_positions"]
+from research_kit.counting import Counted, Facts, count, parent_places, tool_name
 
-_CALL_TYPES = ("GENERATION", "EMBEDDING")
-_TOKENS = ("input_tokens", "output_tokens", "total_tokens")
-_TOOL = "TOOL"
-_PLAIN = "SPAN"
+__all__ = ["count_once", "name_tools", "parent_positions"]
+
+_NUMBERS = {"cost_usd": "float64", "input_tokens": "Int64", "output_tokens": "Int64", "total_tokens": "Int64"}
+_FLAGS = ("is_call", "is_unpriced", "is_tool_call", "is_error")
 
 
 def count_once(frame: pd.DataFrame) -> pd.DataFrame:
     """Return what each observation contributes to a sum, with the index of ``frame``.
 
-    ``cost_usd``, ``input_tokens``, ``output_tokens`` and ``total_tokens`` are NA where an observation inside
-    carries the value. ``is_call`` marks generations and embeddings without another one inside,
-    ``is_unpriced`` those calls for which nothing inside or around them carries a cost either, and
-    ``is_tool_call`` tools that are not a part of another tool call.
+    ``cost_usd`` and the tokens are NA where it contributes nothing: where it repeats what is inside it, or
+    has nothing beyond its parts. ``is_call`` marks LM calls, ``is_unpriced`` those whose cost is in no sum,
+    ``is_tool_call`` tools that are not the other side of a tool call around them, and ``is_error`` where
+    errors arose. The rule is in docs/counting.md.
 
     Args:
         frame: Complete traces, one row per observation.
     """
-    parents = parent_positions(frame)
-    has_cost, has_tokens = frame["cost_usd"].notna().tolist(), frame["total_tokens"].notna().tolist()
-    is_lm = frame["type"].isin(_CALL_TYPES).tolist()
-    is_call = np.array(is_lm, dtype="bool") & ~_has_inside(is_lm, parents)
-    costs_inside = _has_inside(has_cost, parents)
-    costs_around = [
-        _first_upwards(row, parents, has_cost.__getitem__) is not None for row in range(len(frame))
-    ]
-    tokens_inside = _has_inside(has_tokens, parents)
-    columns = {
-        "cost_usd": frame["cost_usd"].mask(costs_inside),
-        **{name: frame[name].mask(tokens_inside) for name in _TOKENS},
-        "is_call": is_call,
-        "is_unpriced": is_call & ~costs_inside & ~np.array(costs_around, dtype="bool"),
-        "is_tool_call": _is_tool_call(frame, parents),
+    counted = _counted(frame, parent_positions(frame))
+    columns: dict[str, Any] = {
+        name: pd.array(list(values), dtype=dtype)  # type: ignore[call-overload]
+        for (name, dtype), values in zip(_NUMBERS.items(), _turned(counted)[:4], strict=True)
     }
+    flags = zip(_FLAGS, _turned(counted)[4:], strict=True)
+    columns.update({name: pd.array(list(values), dtype="bool") for name, values in flags})
     return pd.DataFrame(columns, index=frame.index)
 
 
 def name_tools(frame: pd.DataFrame) -> list[str | None]:
     """Return for each observation the name of the tool call that it is or happened in; None without one."""
     parents = parent_positions(frame)
-    is_tool_call = _is_tool_call(frame, parents).tolist()
+    is_tool_call = [one.is_tool_call for one in _counted(frame, parents)]
     names = frame["name"].tolist()
     around = (_first_upwards(row, parents, is_tool_call.__getitem__) for row in range(len(frame)))
-    return [None if tool is None else names[tool] for tool in around]
-
-
-def is_innermost(frame: pd.DataFrame, flags: pd.Series[bool]) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
-    """Return which rows have the flag while no row inside them has it."""
-    marked = flags.tolist()
-    return np.array(marked, dtype="bool") & ~_has_inside(marked, parent_positions(frame))
+    return [None if tool is None else tool_name(names[tool] or "") for tool in around]
 
 
 def parent_positions(frame: pd.DataFrame) -> list[int]:
     """Return for each row the position of its parent's row, -1 without one."""
     traces = frame["trace_id"].tolist()
-    rows = {key: row for row, key in enumerate(zip(traces, frame["observation_id"].tolist(), strict=True))}
+    ids = list(zip(traces, frame["observation_id"].tolist(), strict=True))
     parents = frame["parent_observation_id"].fillna("").tolist()
-    return _without_circles([rows.get(key, -1) for key in zip(traces, parents, strict=True)])
+    return parent_places(ids, list(zip(traces, parents, strict=True)))
 
 
-def _without_circles(parents: list[int]) -> list[int]:
-    """Cut the last step of parents that lead back to where they began, as a broken client may send them."""
-    done = [False] * len(parents)
-    for start in range(len(parents)):
-        path: dict[int, None] = {}
-        row = start
-        while row >= 0 and not done[row] and row not in path:
-            path[row] = None
-            row = parents[row]
-        if row in path:
-            parents[next(reversed(path))] = -1
-        for passed in path:
-            done[passed] = True
-    return parents
+def _counted(frame: pd.DataFrame, parents: Sequence[int]) -> list[Counted]:
+    columns = [
+        *(frame[name].fillna("").tolist() for name in ("type", "name")),
+        *(_values(frame, name) for name in _NUMBERS),
+    ]
+    errors = frame["is_error"].fillna(False).tolist() if "is_error" in frame.columns else [False] * len(frame)
+    return count(list(map(Facts, *columns, errors)), parents)
 
 
-def _has_inside(flags: Sequence[bool], parents: Sequence[int]) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
-    """Return for each row whether a row inside it has the flag."""
-    found = [False] * len(parents)
-    for row, flag in enumerate(flags):
-        above = parents[row] if flag else -1
-        while above >= 0 and not found[above]:
-            found[above] = True
-            above = parents[above]
-    return np.array(found, dtype="bool")
+def _values(frame: pd.DataFrame, name: str) -> list[Any]:
+    if name not in frame.columns:
+        return [None] * len(frame)
+    is_missing = frame[name].isna().tolist()
+    return [
+        None if missing else value for value, missing in zip(frame[name].tolist(), is_missing, strict=True)
+    ]
 
 
-def _is_tool_call(frame: pd.DataFrame, parents: Sequence[int]) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
-    """Flag tools that no other tool encloses directly or through plain spans, as MCP's client spans are."""
-    types = frame["type"].fillna("").tolist()
-    is_kind = [kind != _PLAIN for kind in types]
-    flags = []
-    for row, kind in enumerate(types):
-        around = _first_upwards(parents[row], parents, is_kind.__getitem__) if kind == _TOOL else None
-        flags.append(kind == _TOOL and (around is None or types[around] != _TOOL))
-    return np.array(flags, dtype="bool")
+def _turned(counted: Sequence[Counted]) -> list[tuple[Any, ...]]:
+    return list(zip(*counted, strict=True)) or [()] * len(Counted._fields)
 
 
 def _first_upwards(row: int, parents: Sequence[int], is_wanted: Callable[[int], bool]) -> int | None:

@@ -10,10 +10,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from research_kit._notices import warn_user
+from research_kit.config import load_settings
 from research_kit.errors import ConfigError
 from research_kit.traces.reader import TraceReader
 
 __all__ = ["bound_session", "is_bound", "open_reader"]
+
+_TIMEOUT_S = 30.0
 
 
 @contextmanager
@@ -36,7 +39,16 @@ def open_reader(reader: TraceReader | None = None) -> Iterator[TraceReader]:
             "Some observations of this kernel are not sent yet and therefore missing. Read again later."
         )
     backend = resolve_backend()
-    with TraceReader(backend.base_url, backend.public_key, backend.secret_key) as opened:
+    keys = (backend.public_key, backend.secret_key)
+    read_max_mb = load_settings().read_max_mb
+    if backend.state == "local":
+        with (
+            backend.open_client(timeout_s=_TIMEOUT_S) as client,
+            TraceReader(backend.base_url, *keys, client=client, max_read_mb=read_max_mb) as opened,
+        ):
+            yield opened
+        return
+    with TraceReader(backend.base_url, *keys, max_read_mb=read_max_mb) as opened:
         yield opened
 
 

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 from research_kit._optional import require
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import pandas as pd
     from matplotlib.figure import Figure
 
@@ -78,24 +80,31 @@ def plot_tokens(frame: pd.DataFrame, by: str | None = None) -> Figure:
     return draw_tokens(frame) if by is None else draw_tokens_by(frame, by)
 
 
-def plot_comparison(a: pd.DataFrame, b: pd.DataFrame, *, names: tuple[str, str] | None = None) -> Figure:
+def plot_comparison(
+    a: pd.DataFrame,
+    b: pd.DataFrame,
+    *,
+    names: tuple[str, str] | None = None,
+    on: str | Sequence[str] | None = None,
+) -> Figure:
     """Return latency, tokens and cost of every turn of two sessions, with the medians.
 
-    A line joins the points of the same message number.
+    A line joins the turns that `compare` takes as pairs: by default those that ask the same.
 
     Args:
         a: One session: complete traces of `observations_df`, or one row per turn, as from `messages_df`.
         b: The other session, as the same kind of frame.
         names: What to call them; by default their session ids.
+        on: Columns whose values make a pair, as in `compare`.
 
     Raises:
-        ConfigError: When a frame lacks a column, or there are not two names.
+        ConfigError: When a frame lacks a column, there are not two names, or fewer than two turns match.
         MissingExtraError: When matplotlib is not installed.
     """
     require("matplotlib", extra="plots", purpose="draw plots")
     from research_kit.traces.sum_figures import check_names, draw_comparison
 
-    return draw_comparison(a, b, check_names(names, a, b))
+    return draw_comparison(a, b, check_names(names, a, b), on)
 
 
 def plot_latency(frame: pd.DataFrame, by: str = "type") -> Figure:

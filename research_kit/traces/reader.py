@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, Self, cast
 import httpx
 
 from research_kit.errors import BackendError
+from research_kit.traces.paging import DEFAULT_READ_MB, Allowance, Page, PageSize, PageWatch, read_page
 from research_kit.traces.query import ObservationQuery, check_limit
 from research_kit.traces.transport import Clock, SystemClock, Transport
 from research_kit.traces.wire import ObservationRow, ScoreRow
@@ -28,7 +29,6 @@ _SCORES_PER_PAGE = 100
 _TOO_LARGE = 413
 _SERVER_FAILED = 500
 _FEWEST_AFTER_500 = 10
-_FITS_BEFORE_GROWTH = 8
 _TRACES_PER_REQUEST = 50  # keeps the address below 2,000 characters
 
 
@@ -39,31 +39,6 @@ class ObservationRead(NamedTuple):
     is_truncated: bool
 
 
-class Page(NamedTuple):
-    """The rows of one answer; the cursor is None on the last page."""
-
-    rows: list[dict[str, Any]]
-    cursor: str | None
-
-
-class _PageSize:
-    """How many rows fit into an answer: fewer after a refusal, more again after a while without one."""
-
-    def __init__(self, most: int) -> None:
-        self.rows = self._most = most
-        self._fits = 0
-
-    def shrink(self, rows: int) -> None:
-        """Ask for no more than ``rows``."""
-        self.rows, self._fits = min(self.rows, rows), 0
-
-    def note_fit(self) -> None:
-        """Count an answer that fitted."""
-        self._fits += 1
-        if self._fits >= _FITS_BEFORE_GROWTH:
-            self.rows, self._fits = min(self.rows * 2, self._most), 0
-
-
 class TraceReader:
     """Reads traces from one project of a Langfuse server or the embedded store.
 
@@ -72,8 +47,9 @@ class TraceReader:
         public_key: Langfuse public key of the project.
         secret_key: Langfuse secret key of the project.
         client: The httpx client to use; the reader makes its own otherwise, closed by `close` or ``with``.
-        timeout_s: How long one request may take.
+        timeout_s: How long one step of a request may take; the whole of it twice as long.
         clock: Time and waiting between attempts.
+        max_read_mb: How many million bytes the server may send for one read; None sets no limit.
 
     Raises:
         ConfigError: When ``base_url`` is not a web address, or the secret key would get there unencrypted.
@@ -88,10 +64,12 @@ class TraceReader:
         client: httpx.Client | None = None,
         timeout_s: float = 30.0,
         clock: Clock | None = None,
+        max_read_mb: float | None = DEFAULT_READ_MB,
     ) -> None:
+        self._max_read_mb = max_read_mb
         self.clock = SystemClock() if clock is None else clock
         self.public_key = public_key
-        self._page_size = _PageSize(_OBSERVATIONS_PER_PAGE)
+        self._page_size = PageSize(_OBSERVATIONS_PER_PAGE)
         self._transport = Transport(
             base_url, (public_key, secret_key), client=client, timeout_s=timeout_s, clock=self.clock
         )
@@ -184,7 +162,7 @@ class TraceReader:
         Raises:
             BackendError: When the server cannot be read.
         """
-        projects = self._page(self._transport.get_json(_PROJECTS_PATH, {})).rows
+        projects = read_page(self._transport.get_json(_PROJECTS_PATH, {}), self.base_url).rows
         return str(projects[0].get("name") or projects[0].get("id")) if projects else self.public_key
 
     def read_metrics(self, query: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -196,55 +174,81 @@ class TraceReader:
         Raises:
             BackendError: When the server cannot be read, or refuses the query.
         """
-        return self._page(self._transport.get_json(_METRICS_PATH, {"query": json.dumps(query)})).rows
+        body = self._transport.get_json(_METRICS_PATH, {"query": json.dumps(query)})
+        return read_page(body, self.base_url).rows
 
     def _list_scores(self, params: Mapping[str, str]) -> Iterator[ScoreRow]:
-        for page in self._list_pages(_SCORES_PATH, params, size=_PageSize(_SCORES_PER_PAGE)):
+        size = PageSize(_SCORES_PER_PAGE)
+        for page in self._list_pages(_SCORES_PATH, params, self.new_allowance(), size=size):
             yield from cast("list[ScoreRow]", page.rows)
 
     def list_observation_pages(
-        self, query: ObservationQuery | None = None, limit: int | None = None
+        self,
+        query: ObservationQuery | None = None,
+        limit: int | None = None,
+        *,
+        allowance: Allowance | None = None,
     ) -> Iterator[Page]:
-        """Yield pages, newest first; the arguments and errors are those of `list_observations`."""
+        """Yield pages, newest first; the arguments and errors are those of `list_observations`.
+
+        Args:
+            query: Which observations.
+            limit: At most so many.
+            allowance: What the read may cost, when these pages are only a part of it.
+        """
         check_limit(limit)
         params = (ObservationQuery() if query is None else query).params()
-        return self._list_pages(_OBSERVATIONS_PATH, params, size=self._page_size, limit=limit)
+        allowance = self.new_allowance() if allowance is None else allowance
+        return self._list_pages(_OBSERVATIONS_PATH, params, allowance, size=self._page_size, limit=limit)
+
+    def new_allowance(self, *, is_bounded: bool = True) -> Allowance:
+        """Return what one read may cost; unbounded where each page is let go before the next."""
+        return Allowance(self.base_url, self._max_read_mb if is_bounded else None)
 
     def _list_pages(
-        self, path: str, params: Mapping[str, str], *, size: _PageSize, limit: int | None = None
+        self,
+        path: str,
+        params: Mapping[str, str],
+        allowance: Allowance,
+        *,
+        size: PageSize,
+        limit: int | None = None,
     ) -> Iterator[Page]:
         asked: dict[str, str | int] = dict(params)
-        count = 0
+        count, watch = 0, PageWatch(self.base_url)
         while limit is None or count < limit:
-            page = self._get_page(path, asked, size, most=None if limit is None else limit - count)
+            most = size.rows if limit is None else limit - count
+            page = self._get_page(path, asked, size, allowance, most=most)
             cursor, row_count = page.cursor, len(page.rows)
+            if cursor is not None and (limit is None or count + row_count < limit):
+                watch.check(page, cast("str | None", asked.get("cursor")), min(size.rows, most))
             yield page
             del page  # its many objects would stay in memory beside those of the next one
             count += row_count
             if cursor is None:
                 return
-            if not row_count or cursor == asked.get("cursor"):
-                raise BackendError(
-                    f"Cannot read all traces from {self.base_url}: the server points to a further page but "
-                    "does not move on. Narrow the read with start_time and end_time.",
-                    base_url=self.base_url,
-                )
             asked["cursor"] = cursor
 
     def _get_page(
-        self, path: str, params: Mapping[str, str | int], size: _PageSize, *, most: int | None
+        self,
+        path: str,
+        params: Mapping[str, str | int],
+        size: PageSize,
+        allowance: Allowance,
+        *,
+        most: int,
     ) -> Page:
         """Return a page of at most ``most`` rows, and remember how many rows fit.
 
         Servers limit the bytes of an answer (Langfuse Cloud: 5 MB) and say so with 413 or 500; half as many
         rows may fit then.
         """
-        wanted = size.rows if most is None else min(size.rows, most)
+        wanted = min(size.rows, most)
         while True:
             can_halve = wanted > _FEWEST_AFTER_500
             attempts = {"attempts_on_500": 2} if can_halve else {}
             try:
-                body = self._transport.get_json(path, {**params, "limit": wanted}, **attempts)
+                body, body_bytes = self._transport.get_sized(path, {**params, "limit": wanted}, **attempts)
             except BackendError as error:
                 is_too_large = error.status_code == _TOO_LARGE and wanted > 1
                 if not is_too_large and not (error.status_code == _SERVER_FAILED and can_halve):
@@ -253,14 +257,5 @@ class TraceReader:
                 size.shrink(wanted)
                 continue
             size.note_fit()
-            return self._page(body)
-
-    def _page(self, body: Mapping[str, Any]) -> Page:
-        rows, meta = body.get("data"), body.get("meta") or {}
-        if not isinstance(rows, list):
-            raise BackendError(
-                f"Cannot read traces from {self.base_url}: the answer has no list 'data'. "
-                "Check that LANGFUSE_BASE_URL is a Langfuse server of version 4 or later.",
-                base_url=self.base_url,
-            )
-        return Page(rows, meta.get("cursor"))
+            allowance.spend(body_bytes)
+            return read_page(body, self.base_url)

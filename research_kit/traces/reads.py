@@ -260,7 +260,8 @@ def iter_tables(
     check_limit(rows_per_table)
     query = make_query(session_id, start_time=start_time, end_time=end_time)
     with open_reader(reader) as source:
-        pages = source.list_observation_pages(replace(query, includes_io=includes_io))
+        allowance = source.new_allowance(is_bounded=False)
+        pages = source.list_observation_pages(replace(query, includes_io=includes_io), allowance=allowance)
         yield from iter_page_tables(pages, rows_per_table)
 
 

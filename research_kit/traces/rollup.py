@@ -11,6 +11,7 @@ from typing import Any
 
 import pandas as pd
 
+from research_kit.counting import tool_name
 from research_kit.traces.counting import count_once
 from research_kit.traces.frames import build_frame
 from research_kit.traces.schema import CELLS, MESSAGES, SESSIONS, TRACES, Schema
@@ -61,6 +62,7 @@ def roll_up_messages(frame: pd.DataFrame) -> pd.DataFrame:
     roots = frame[_is_message(frame)].drop_duplicates("trace_id")
     within = frame[frame["trace_id"].isin(roots["trace_id"])]
     tools = within[count_once(within)["is_tool_call"]]
+    tools = tools.assign(name=tools["name"].map(tool_name))
     traces = roots.drop(columns=list(_SUMS)).set_index("trace_id").join(_activity(within, "trace_id"))
     lasting = traces.assign(
         question=traces["input"].map(as_text),
@@ -128,7 +130,7 @@ def _activity(frame: pd.DataFrame, key: str) -> pd.DataFrame:
         "observation_count": groups.size(),
         "generation_count": (frame["type"] == "GENERATION").groupby(frame[key], sort=False).sum(),
         "tool_call_count": groups["is_tool_call"].sum(),
-        "error_count": frame["is_error"].groupby(frame[key], sort=False).sum(),
+        "error_count": groups["is_error"].sum(),
         "unpriced_count": groups["is_unpriced"].sum(),
     }
     return pd.DataFrame(counts).join(groups[list(_SUMS)].sum(min_count=1))

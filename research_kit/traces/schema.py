@@ -213,7 +213,11 @@ _ACTIVITY: Schema = (
     own("observation_count", "Int64", "Number of observations."),
     own("generation_count", "Int64", "Number of observations of type `GENERATION`."),
     own("tool_call_count", "Int64", "Number of tool calls; the parts that one call is made of count once."),
-    own("error_count", "Int64", "Number of observations with level `ERROR`."),
+    own(
+        "error_count",
+        "Int64",
+        "Number of errors, where they arose; passing through parents is not another one.",
+    ),
     *_USAGE,
 )
 

@@ -18,9 +18,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from research_kit.errors import BackendError
+from research_kit.traces.paging import Allowance, Page
 from research_kit.traces.progress import Progress
 from research_kit.traces.query import ObservationQuery
-from research_kit.traces.reader import Page, TraceReader
+from research_kit.traces.reader import TraceReader
 from research_kit.traces.schema import OBSERVATION_SOURCE
 from research_kit.traces.tables import build_table
 from research_kit.traces.transport import STOP
@@ -52,12 +53,17 @@ class SlicedRead:
         progress: Is told of every page.
         is_strict: False goes on after a failed slice and keeps the failure.
         failures: What could not be read.
+        allowance: What all slices together may cost.
     """
 
     reader: TraceReader
     progress: Progress
     is_strict: bool = True
     failures: list[BackendError] = field(default_factory=list)
+    allowance: Allowance = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.allowance = self.reader.new_allowance()
 
     def read(self, query: ObservationQuery) -> pa.Table:
         """Return the rows in no order; those at the edges of slices may be there twice.
@@ -107,7 +113,7 @@ class SlicedRead:
     def _read_part(self, query: ObservationQuery, *, cuts: bool = True) -> _Part:
         tables: list[pa.Table] = []
         try:
-            for page in self.reader.list_observation_pages(query):
+            for page in self.reader.list_observation_pages(query, allowance=self.allowance):
                 tables.append(build_table(OBSERVATION_SOURCE, page.rows))
                 self.progress.add(tables[-1].num_rows)
                 is_last = page.cursor is None

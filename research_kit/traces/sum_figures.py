@@ -6,7 +6,7 @@ that is not known is left out and counted in the title, never drawn as zero.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -18,6 +18,7 @@ from matplotlib.ticker import MaxNLocator
 from research_kit._words import dollars_text
 from research_kit.errors import ConfigError
 from research_kit.traces.analysis import group_values, require_columns
+from research_kit.traces.analysis.comparing import Places, find_pairs
 from research_kit.traces.canvas import (
     ERROR_COLOR,
     GRID_COLOR,
@@ -33,7 +34,7 @@ from research_kit.traces.canvas import (
     title,
 )
 from research_kit.traces.counting import count_once
-from research_kit.traces.rollup import roll_up_traces
+from research_kit.traces.rollup import roll_up_messages, roll_up_traces
 
 __all__ = ["draw_comparison", "draw_cost", "draw_tokens_by"]
 
@@ -106,13 +107,16 @@ def draw_tokens_by(frame: pd.DataFrame, by: str) -> Figure:
     return figure
 
 
-def draw_comparison(a: pd.DataFrame, b: pd.DataFrame, names: tuple[str, str]) -> Figure:
+def draw_comparison(
+    a: pd.DataFrame, b: pd.DataFrame, names: tuple[str, str], on: str | Sequence[str] | None
+) -> Figure:
     """Draw latency, tokens and cost of every turn of both, side by side, with the medians."""
     sides = [_per_turn(a), _per_turn(b)]
+    pairs = find_pairs(sides[0], sides[1], on)
     figure, all_axes = canvas(height_in=2.9, columns=len(_MEASURES))
     for axes, (measure, (name, unit, text_of)) in zip(all_axes, _MEASURES.items(), strict=True):
         values = [side[measure].astype("float64") for side in sides]
-        _draw_pairs(axes, values, sides)
+        _draw_pairs(axes, values, pairs)
         for line, some in enumerate(values):
             _draw_side(axes, some.dropna(), line, text_of)
         axes.set_yticks([0, 1], [*map(short, names)] if axes is all_axes[0] else ["", ""])
@@ -176,21 +180,27 @@ def _draw_layers(axes: Axes, steps: pd.DataFrame) -> None:
 def _per_turn(frame: pd.DataFrame) -> pd.DataFrame:
     """Return one row per trace of a frame of observations; other frames have one row per turn already."""
     if _is_tree(frame):
+        ordered = frame.sort_values("start_time", kind="stable")
         numbers = frame.dropna(subset="message_number").drop_duplicates("trace_id")
-        traces = roll_up_traces(frame.sort_values("start_time", kind="stable"))
-        return traces.merge(numbers[["trace_id", "message_number"]], on="trace_id", how="left")
+        turns = roll_up_traces(ordered).merge(
+            numbers[["trace_id", "message_number"]], on="trace_id", how="left"
+        )
+        questions = roll_up_messages(ordered)[["trace_id", "question"]]
+        return turns.merge(questions, on="trace_id", how="left")
     require_columns(frame, tuple(_MEASURES), "plot_comparison")
     return frame
 
 
-def _draw_pairs(axes: Axes, values: list[pd.Series[Any]], sides: list[pd.DataFrame]) -> None:
-    """Join the same message of both sides by a line."""
-    if not all("message_number" in side.columns and side["message_number"].is_unique for side in sides):
+def _draw_pairs(axes: Axes, values: list[pd.Series[Any]], pairs: tuple[Places, Places] | None) -> None:
+    """Join by a line what `compare` pairs."""
+    if pairs is None:
         return
-    a, b = (some.set_axis(side["message_number"]) for some, side in zip(values, sides, strict=True))
-    pairs = pd.DataFrame({"a": a, "b": b}).dropna()
-    for left, right in pairs.itertuples(index=False):
-        axes.plot([left, right], [0.0, 1.0], color=INK, alpha=0.18, linewidth=0.8, zorder=1)
+    a, b = (some.to_numpy()[places] for some, places in zip(values, pairs, strict=True))
+    # Many lines would be one dark area.
+    alpha = min(0.18, 6 / len(a))
+    for left, right in zip(a, b, strict=True):
+        if left == left and right == right:
+            axes.plot([left, right], [0.0, 1.0], color=INK, alpha=alpha, linewidth=0.8, zorder=1)
 
 
 def _draw_side(axes: Axes, values: pd.Series[Any], line: int, text_of: Any) -> None:

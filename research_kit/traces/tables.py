@@ -6,6 +6,8 @@ their types, whatever the rows are and also when there are none; JSON columns ho
 
 from __future__ import annotations
 
+import re
+import reprlib
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -13,11 +15,13 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from research_kit._notices import warn_user
 from research_kit._optional import require
 from research_kit.errors import ConfigError, ResearchKitError
 from research_kit.traces.jsonarray import JsonArray
 from research_kit.traces.schema import Column, Dtype, Schema
 from research_kit.traces.wire import json_text_of
+from research_kit.wire import plain_words
 
 __all__ = [
     "ARROW_TYPES",
@@ -47,6 +51,12 @@ ARROW_TYPES: Mapping[Dtype, pa.DataType] = {
     "boolean": pa.bool_(),
     "datetime64[ns, UTC]": _TIME,
 }
+
+
+# What reading and converting values of any type can raise.
+_MISFITS = (TypeError, ValueError, OverflowError, AttributeError, LookupError, RecursionError)
+_LARGEST_INT = 2**63 - 1
+_TIME_TEXT = re.compile(r"\d{4}-\d\d-\d\dT", re.ASCII)
 
 
 def build_table(schema: Schema, rows: Sequence[Mapping[str, Any]]) -> pa.Table:
@@ -108,11 +118,63 @@ def _to_pandas(values: pa.ChunkedArray, dtype: Dtype) -> Any:
 
 
 def _column(column: Column, rows: Sequence[Mapping[str, Any]]) -> pa.Array:
-    values = [*map(column.read, rows)]
     try:
-        return _convert(values, column.dtype)
-    except (TypeError, ValueError, OverflowError) as error:
-        raise _misfit(column, values, error) from error
+        values = _convert([*map(column.read, rows)], column.dtype)
+    except _MISFITS:
+        values, odd_count = _without_odd_values(column, rows)
+    else:
+        values, odd_count = _without_infinities(values)
+    if odd_count:
+        warn_user(
+            f"{odd_count} of {len(rows)} values of {column.name!r} are missing: they are beyond what a "
+            f"{column.dtype} can hold."
+        )
+    return values
+
+
+def _without_infinities(values: pa.Array) -> tuple[pa.Array, int]:
+    """Return the values, and how many were infinite, which would make every sum infinite."""
+    if not pa.types.is_floating(values.type):
+        return values, 0
+    is_odd = pc.is_inf(values)
+    odd_count = pc.sum(is_odd).as_py() or 0
+    return (pc.if_else(is_odd, None, values) if odd_count else values), odd_count
+
+
+def _without_odd_values(column: Column, rows: Sequence[Mapping[str, Any]]) -> tuple[pa.Array, int]:
+    """Return the values without numbers and times that are too large, and how many these are.
+
+    Raises:
+        ResearchKitError: When a value is of another type, so that the column means something else.
+    """
+    values: list[Any] = []
+    odd_count = 0
+    for number, row in enumerate(rows):
+        value = None
+        try:
+            value = column.read(row)
+            _check_time(value, column.dtype)
+            _convert([value], column.dtype)
+        except _MISFITS as error:
+            if not (isinstance(error, OverflowError) or _is_beyond(value, column.dtype)):
+                raise _misfit(column, number, value, error) from error
+            value, odd_count = None, odd_count + 1
+        values.append(value)
+    converted, infinite_count = _without_infinities(_convert(values, column.dtype))
+    return converted, odd_count + infinite_count
+
+
+def _check_time(value: object, dtype: Dtype) -> None:
+    # A number alone would be taken as nanoseconds, and fail beside texts.
+    if dtype.startswith("datetime") and not isinstance(value, str | None):
+        raise TypeError("a time is a text")
+
+
+def _is_beyond(value: object, dtype: Dtype) -> bool:
+    """Whether a value is one of its column, but too large for it."""
+    if dtype == "Int64":
+        return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) > _LARGEST_INT
+    return dtype.startswith("datetime") and isinstance(value, str) and bool(_TIME_TEXT.match(value))
 
 
 def _convert(values: list[Any], dtype: Dtype) -> pa.Array:
@@ -135,15 +197,12 @@ def _texts(values: list[Any]) -> pa.Array:
         return pa.array(known, type=_TEXT, from_pandas=True, memory_pool=MEMORY_POOL)
 
 
-def _misfit(column: Column, values: list[Any], error: Exception) -> ResearchKitError:
-    """Say which value of a column does not fit; the first one that fails alone."""
-    for number, value in enumerate(values):
-        try:
-            _convert([value], column.dtype)
-        except (TypeError, ValueError, OverflowError):
-            return ResearchKitError(
-                f"Cannot build column {column.name!r} ({column.dtype}): row {number} has {value!r}, "
-                f"a {type(value).__name__}. The server sends something that this version does not know; "
-                "update research-kit, or read less with start_time, end_time or trace_id."
-            )
-    return ResearchKitError(f"Cannot build column {column.name!r} ({column.dtype}): {error}.")
+def _misfit(column: Column, number: int, value: object, error: Exception) -> ResearchKitError:
+    """Say which value of a column does not fit."""
+    shown = f"{reprlib.repr(value)}, a {type(value).__name__}" if value is not None else "what cannot be read"
+    return ResearchKitError(
+        f"Cannot build column {column.name!r} ({column.dtype}): row {number} has {shown}: "
+        f"{plain_words(str(error))}. "
+        "The server sends something that this version does not know; update research-kit, or read less with "
+        "start_time, end_time or trace_id."
+    )

@@ -11,15 +11,25 @@ import time
 from collections.abc import Mapping
 from concurrent.futures import CancelledError
 from contextvars import ContextVar
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 from urllib.parse import urlsplit
 
 import httpx
 
 from research_kit.errors import BackendError, ConfigError
 from research_kit.trust import check_transport, is_loopback
+from research_kit.wire import (
+    AnswerError,
+    AnswerTooLargeError,
+    BoundedClient,
+    Bounds,
+    JsonError,
+    TooManyValuesError,
+    parse_json,
+    parse_object,
+    plain_words,
+    retry_after_s,
+)
 
 __all__ = ["STOP", "Clock", "SystemClock", "Transport"]
 
@@ -32,6 +42,11 @@ _FIRST_PAUSE_S = 0.25
 _LONGEST_PAUSE_S = 60.0  # the rate limits of Langfuse Cloud count per minute
 _CONNECT_TIMEOUT_S = 5.0
 _TOO_MANY = 429
+_TOO_LARGE = 413
+# Langfuse Cloud answers 5 MB at most; a single observation with an image or two still fits.
+_MAX_ANSWER_BYTES = 64_000_000
+# Less than so many bytes per value are brackets around nothing, which take ten times as much memory.
+_BYTES_PER_VALUE = 12
 _PASSING = frozenset({429, 500, 502, 503, 504})
 
 
@@ -61,6 +76,13 @@ class SystemClock:
             stop.wait(duration_s)
 
 
+class Sized(NamedTuple):
+    """A JSON object, and how many bytes it had."""
+
+    value: dict[str, Any]
+    body_bytes: int
+
+
 class Transport:
     """An authenticated connection to one server.
 
@@ -68,7 +90,7 @@ class Transport:
         base_url: Root of the server.
         auth: Public and secret key.
         client: The httpx client to use; None makes one, closed by `close`.
-        timeout_s: How long one request may take.
+        timeout_s: How long one step of a request may take; the whole of it twice as long.
         clock: Time and waiting.
     """
 
@@ -90,6 +112,8 @@ class Transport:
         if client is None:  # one that is given is the caller's choice
             check_transport(self.base_url, secret="The secret key")
         self._client = _make_client(self.base_url) if client is None else client
+        self._bounded = BoundedClient(self._client)
+        self._bounds = Bounds(total_s=2 * timeout_s, max_bytes=_MAX_ANSWER_BYTES)
 
     @property
     def is_local(self) -> bool:
@@ -104,7 +128,13 @@ class Transport:
     def get_json(
         self, path: str, params: Mapping[str, str | int], *, attempts_on_500: int = _ATTEMPTS
     ) -> dict[str, Any]:
-        """Return the JSON object at ``path``.
+        """Return the JSON object at ``path``; the arguments and errors are those of `get_sized`."""
+        return self.get_sized(path, params, attempts_on_500=attempts_on_500).value
+
+    def get_sized(
+        self, path: str, params: Mapping[str, str | int], *, attempts_on_500: int = _ATTEMPTS
+    ) -> Sized:
+        """Return the JSON object at ``path``, and how many bytes it had.
 
         Args:
             path: Path on the server.
@@ -120,7 +150,7 @@ class Transport:
             self._wait_for_turn()
             outcome = self._ask(path, params)
             if isinstance(outcome, httpx.Response) and outcome.is_success:
-                return self._json_object(outcome)
+                return Sized(self._json_object(outcome), len(outcome.content))
             pause_s = _pause_s(outcome, attempt)
             if attempt >= _allowed_attempts(outcome, attempts_on_500) or pause_s > _LONGEST_PAUSE_S:
                 raise self._failure(outcome, attempt)
@@ -139,30 +169,45 @@ class Transport:
 
     def _ask(self, path: str, params: Mapping[str, str | int]) -> httpx.Response | httpx.TransportError:
         try:
-            answer = self._client.get(
-                f"{self.base_url}{path}", params=dict(params), auth=self.auth, timeout=self._timeout
+            return self._bounded.request(
+                "GET",
+                f"{self.base_url}{path}",
+                params=dict(params),
+                auth=self.auth,
+                timeout=self._timeout,
+                bounds=self._bounds,
             )
         except httpx.TransportError as error:
             return error
-        # The stream refers to its answer and would keep each body until the garbage collector comes by.
-        answer.stream = httpx.ByteStream(b"")
-        return answer
 
     def _json_object(self, answer: httpx.Response) -> dict[str, Any]:
+        cause = "it is no JSON object"
         try:
-            body = answer.json()
-        except ValueError:
-            body = None
+            # Numbers that are none are left out value by value, where the frame is made.
+            body = parse_json(
+                answer.content, max_values=_MAX_ANSWER_BYTES // _BYTES_PER_VALUE, keeps_odd_numbers=True
+            )
+        except TooManyValuesError as error:
+            raise self._error(f"of its answer, {error}.", _TOO_LARGE) from error
+        except JsonError as error:
+            body, cause = None, str(error)
         if isinstance(body, dict):
             return body
-        kind = answer.headers.get("content-type", "no content type")
+        kind = plain_words(answer.headers.get("content-type", "no content type"))
         raise self._error(
-            f"it answered with {kind} instead of a JSON object. "
+            f"it answered with {kind} instead of a JSON object ({cause}). "
             "Check that LANGFUSE_BASE_URL is the root of a Langfuse server, not a login page or a proxy.",
             answer.status_code,
         )
 
     def _failure(self, outcome: httpx.Response | httpx.TransportError, attempts: int) -> BackendError:
+        if isinstance(outcome, AnswerError):
+            failure = self._error(
+                f"{outcome}. Read less with start_time and end_time.",
+                _TOO_LARGE if isinstance(outcome, AnswerTooLargeError) else None,
+            )
+            failure.__cause__ = outcome
+            return failure
         if isinstance(outcome, httpx.TransportError):
             cause = str(outcome) or type(outcome).__name__
             failure = self._error(
@@ -183,8 +228,8 @@ class Transport:
         if status == httpx.codes.NOT_FOUND:
             return self._not_found(answer)
         if status == httpx.codes.TOO_MANY_REQUESTS:
-            wait = answer.headers.get("retry-after")
-            advice = f"Wait {wait} seconds" if wait else "Wait a minute"
+            wait_s = retry_after_s(answer.headers)
+            advice = f"Wait {wait_s:.0f} seconds" if wait_s else "Wait a minute"
             return f"the server answered 429 (rate limit) {attempts} times. {advice}, or read less."
         if status in _PASSING:
             return f"the server answered {status} {attempts} times. Try later, or see the server's own log."
@@ -210,6 +255,8 @@ class Transport:
 
 
 def _allowed_attempts(outcome: httpx.Response | httpx.TransportError, attempts_on_500: int) -> int:
+    if isinstance(outcome, AnswerError):
+        return 1
     if isinstance(outcome, httpx.TimeoutException) and not isinstance(outcome, httpx.ConnectTimeout):
         return _TIMEOUT_ATTEMPTS
     if isinstance(outcome, httpx.TransportError):
@@ -224,40 +271,25 @@ def _pause_s(outcome: httpx.Response | httpx.TransportError, attempt: int) -> fl
     backoff_s = _FIRST_PAUSE_S * float(2 ** (attempt - 1))
     if isinstance(outcome, httpx.TransportError):
         return backoff_s
-    wish = outcome.headers.get("retry-after", "").strip()
-    if not wish:
-        return backoff_s
-    try:
-        return max(float(wish), 0.0)
-    except ValueError:
-        return _until_s(wish, backoff_s)
-
-
-def _until_s(date: str, fallback_s: float) -> float:
-    try:
-        moment = parsedate_to_datetime(date)
-    except ValueError:
-        return fallback_s
-    aware = moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
-    return max((aware - datetime.now(UTC)).total_seconds(), 0.0)
+    wish_s = retry_after_s(outcome.headers)
+    return backoff_s if wish_s is None else wish_s
 
 
 def _message(answer: httpx.Response) -> str:
-    try:
-        body = answer.json()
-    except ValueError:
-        body = None
-    text = body.get("message") if isinstance(body, dict) else None
-    return text if isinstance(text, str) else answer.reason_phrase
+    text = _text_in(answer, "message")
+    return answer.reason_phrase if text is None else text
 
 
 def _version(answer: httpx.Response) -> str | None:
+    return _text_in(answer, "version")
+
+
+def _text_in(answer: httpx.Response, name: str) -> str | None:
     try:
-        body = answer.json()
-    except ValueError:
+        text = parse_object(answer.content).get(name)
+    except JsonError:
         return None
-    version = body.get("version") if isinstance(body, dict) else None
-    return version if isinstance(version, str) else None
+    return plain_words(text) if isinstance(text, str) else None
 
 
 def _checked_url(base_url: str) -> str:

@@ -13,6 +13,8 @@ from typing import Any, TypedDict
 __all__ = ["ObservationRow", "ScoreRow", "as_text", "json_text_of", "json_value"]
 
 Read = Callable[[Mapping[str, Any]], object]
+# No count of cells or messages comes near; thousands of digits would be an error.
+_MAX_COUNT_DIGITS = 18
 _ENCODE = json.JSONEncoder(ensure_ascii=False, default=str).encode
 
 
@@ -99,7 +101,10 @@ def json_value(value: object) -> object:
 
 def json_text_of(value: object) -> str | None:
     """Return the JSON text that `json_value` reads as ``value``; None stays None."""
-    return None if value is None else _ENCODE(value)
+    try:
+        return None if value is None else _ENCODE(value)
+    except (RecursionError, ValueError):  # nested too deeply, or a number of thousands of digits
+        return _ENCODE("[too deeply nested]")
 
 
 def as_text(value: object) -> str | None:
@@ -125,7 +130,7 @@ def metadata_count(key: str) -> Read:
     def read(row: Mapping[str, Any]) -> int | None:
         value = (row.get("metadata") or {}).get(key)
         text = "" if isinstance(value, bool) else str(value)
-        return int(text) if text.isdecimal() else None
+        return int(text) if text.isdecimal() and len(text) <= _MAX_COUNT_DIGITS else None
 
     return read
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from itertools import chain, islice
@@ -16,16 +17,19 @@ from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from research_kit.config import load_settings, private_directory
-from research_kit.errors import ConfigError
+from research_kit.errors import BackendError, ConfigError, ResearchKitError
 from research_kit.sources import LANGFUSE, Part, find_mixture
 from research_kit.store import StoreAddress, ensure_running
+from research_kit.store.transports import transport_to
 from research_kit.traces.query import ObservationQuery, to_utc
 from research_kit.traces.reader import TraceReader
 from research_kit.transfer.target import Target
+from research_kit.wire import open_client
 
 __all__ = ["Transferred", "pull", "push"]
 
 _BATCH = 200
+_TIMEOUT_S = 30.0
 _MILLISECOND = timedelta(milliseconds=1)
 _Row = TypeVar("_Row")
 Progress = Callable[[int], object]
@@ -81,7 +85,7 @@ def push(
     wanted: Sequence[str | None] = session_ids or [None]
     queries = [ObservationQuery(session_id=one, start_time=since_utc) for one in wanted]
     try:
-        with _open(store) as source:
+        with _reading(store) as source:
             moves = [
                 _move(source, remote, query, on_progress, _Place.of(source, remote, query))
                 for query in queries
@@ -122,9 +126,9 @@ def pull(
     # It says of an address that cannot be used what a push says.
     Target(*account).close()
     base_url = account[0]
-    target = Target(store.base_url, store.public_key, store.secret_key)
+    target = Target(store.base_url, store.public_key, store.secret_key, transport=transport_to(store))
     try:
-        with TraceReader(*account) as source:
+        with TraceReader(*account, max_read_mb=load_settings().read_max_mb) as source:
             # One session is soon fetched anew; nothing is remembered of it.
             moved = _move(source, target, ObservationQuery(session_id=session_id), on_progress, _Place())
     finally:
@@ -138,6 +142,21 @@ def pull(
 
 
 def _move(
+    source: TraceReader, target: Target, query: ObservationQuery, on_progress: Progress, place: _Place
+) -> Transferred:
+    try:
+        return _move_rows(source, target, query, on_progress, place)
+    except ResearchKitError:
+        raise
+    except (LookupError, TypeError, AttributeError, ValueError, OverflowError) as error:
+        raise BackendError(
+            f"Cannot move what {source.base_url} answers: a row is not as Langfuse writes it "
+            f"({type(error).__name__}: {error}). Check its address, and that it is of version 4 or later.",
+            base_url=source.base_url,
+        ) from error
+
+
+def _move_rows(
     source: TraceReader, target: Target, query: ObservationQuery, on_progress: Progress, place: _Place
 ) -> Transferred:
     observation_count = score_count = 0
@@ -234,8 +253,15 @@ def _batches(rows: Iterable[_Row]) -> Iterator[list[_Row]]:
         yield batch
 
 
-def _open(store: StoreAddress) -> TraceReader:
-    return TraceReader(store.base_url, store.public_key, store.secret_key)
+@contextmanager
+def _reading(store: StoreAddress) -> Iterator[TraceReader]:
+    keys = (store.public_key, store.secret_key)
+    with (
+        open_client(store.base_url, timeout_s=_TIMEOUT_S, transport=transport_to(store)) as client,
+        # A store of our own, which is read page by page.
+        TraceReader(store.base_url, *keys, client=client, max_read_mb=None) as reader,
+    ):
+        yield reader
 
 
 def _account(

@@ -10,8 +10,6 @@ import gzip
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -21,6 +19,16 @@ from research_kit.config import keep_loopback_direct
 from research_kit.errors import BackendError, ConfigError
 from research_kit.transfer.spans import export_of
 from research_kit.trust import check_transport
+from research_kit.wire import (
+    AnswerError,
+    BoundedClient,
+    Bounds,
+    JsonError,
+    parse_json,
+    parse_object,
+    plain_words,
+    retry_after_s,
+)
 
 __all__ = ["Target"]
 
@@ -29,6 +37,14 @@ _FIRST_ATTEMPTS = 3
 _FIRST_PAUSE_S = 0.5
 _LONGEST_PAUSE_S = 60.0
 _TIMEOUT_S = 60.0
+# A server that wants to be left alone for longer ends the command, which can be repeated then.
+_LONGEST_WISH_S = 300.0
+# A failure of the server is repeated less often than its absence: it may be for the content.
+_ATTEMPTS_ON_500 = 3
+# Halving a batch down to one observation fails eight times; so many failures in a row are for everything.
+_MAX_FAILURES = 12
+# A batch of scores is answered score by score.
+_BOUNDS = Bounds(total_s=2 * _TIMEOUT_S, max_bytes=16_000_000)
 _TOO_LARGE = (httpx.codes.REQUEST_ENTITY_TOO_LARGE, httpx.codes.BAD_REQUEST)
 
 
@@ -63,13 +79,13 @@ class Target:
         self.base_url = base_url.rstrip("/")
         self.public_key = public_key
         self.refused: list[str] = []
+        self._failures_in_a_row = 0
         keep_loopback_direct()
         self._client = httpx.Client(
-            auth=(public_key, secret_key),
-            timeout=_TIMEOUT_S,
-            verify=base_url.startswith("https:"),
-            transport=transport,
+            timeout=_TIMEOUT_S, verify=base_url.startswith("https:"), transport=transport
         )
+        self._bounded = BoundedClient(self._client)
+        self._auth = (public_key, secret_key)
         self._sleep_s = sleep_s
 
     def close(self) -> None:
@@ -85,8 +101,8 @@ class Target:
         answer = self._request("GET", "/api/public/projects", attempts=_FIRST_ATTEMPTS)
         self._require(answer)
         try:
-            return str(answer.json()["data"][0]["id"])
-        except (ValueError, LookupError, TypeError) as error:
+            return str(parse_object(answer.content)["data"][0]["id"])
+        except (JsonError, LookupError, TypeError) as error:
             raise self._error("it does not answer as a Langfuse server does. Check the address") from error
 
     def send_observations(self, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -97,23 +113,40 @@ class Target:
         """
         if not rows:
             return
-        body = gzip.compress(json.dumps(export_of(rows)).encode(), compresslevel=3)
+        try:
+            export = export_of(rows)
+        except (LookupError, TypeError, AttributeError, ValueError, OverflowError, RecursionError) as error:
+            self._divide_observations(rows, f"it is no observation: {type(error).__name__}: {error}")
+            return
+        answer = self._send_export(export)
+        if answer.status_code in _TOO_LARGE or self._fails_for_content(answer):
+            self._divide_observations(rows, _words(answer))
+            return
+        self._require(answer)
+        self._failures_in_a_row = 0
+        if problem := _partial_problem(answer):
+            self._divide_observations(rows, problem)
+
+    def _send_export(self, export: Mapping[str, Any]) -> httpx.Response:
+        body = gzip.compress(json.dumps(export).encode(), compresslevel=3)
         headers = {
             "content-type": "application/json",
             "content-encoding": "gzip",
             "x-langfuse-ingestion-version": "4",
         }
-        answer = self._request("POST", "/api/public/otel/v1/traces", content=body, headers=headers)
-        if answer.status_code in _TOO_LARGE:
-            self._divide_observations(rows, _words(answer))
-            return
-        self._require(answer)
-        if problem := _partial_problem(answer):
-            self._divide_observations(rows, problem)
+        return self._request("POST", "/api/public/otel/v1/traces", content=body, headers=headers)
+
+    def _fails_for_content(self, answer: httpx.Response) -> bool:
+        """Whether a server that answers 500 takes an export without content: it fails on what is in it."""
+        if answer.status_code != httpx.codes.INTERNAL_SERVER_ERROR:
+            return False
+        self._failures_in_a_row += 1
+        return self._failures_in_a_row <= _MAX_FAILURES and self._send_export({}).is_success
 
     def _divide_observations(self, rows: Sequence[Mapping[str, Any]], problem: str) -> None:
         if len(rows) == 1:
-            self.refused.append(f"observation {rows[0]['id']} of trace {rows[0]['traceId']}: {problem}")
+            named = f"observation {rows[0].get('id')} of trace {rows[0].get('traceId')}"
+            self.refused.append(f"{named}: {plain_words(problem)}")
             return
         middle = len(rows) // 2
         self.send_observations(rows[:middle])
@@ -138,8 +171,7 @@ class Target:
             self.send_scores(rows[len(rows) // 2 :])
             return
         self._require(answer)
-        for error in answer.json().get("errors", []):
-            self.refused.append(f"score {error.get('id')}: {error.get('message')}")
+        self.refused += _refused_scores(answer)
 
     def _request(
         self, method: str, path: str, *, attempts: int = _ATTEMPTS, **options: Any
@@ -147,7 +179,11 @@ class Target:
         for attempt in range(1, attempts + 1):
             pause_s = min(_FIRST_PAUSE_S * 2.0 ** (attempt - 1), _LONGEST_PAUSE_S)
             try:
-                answer = self._client.request(method, f"{self.base_url}{path}", **options)
+                answer = self._bounded.request(
+                    method, f"{self.base_url}{path}", auth=self._auth, bounds=_BOUNDS, **options
+                )
+            except AnswerError as error:
+                raise self._error(str(error)) from error
             except httpx.TransportError as error:
                 if attempt == attempts:
                     problem = (
@@ -157,9 +193,11 @@ class Target:
             else:
                 if answer.status_code != httpx.codes.TOO_MANY_REQUESTS and answer.status_code < 500:
                     return answer
-                if attempt == attempts:
+                wish_s = retry_after_s(answer.headers) or 0.0
+                is_failing = answer.status_code == 500 and attempt >= _ATTEMPTS_ON_500
+                if attempt == attempts or is_failing or wish_s > _LONGEST_WISH_S:
                     return answer
-                pause_s = max(pause_s, _wish_s(answer))
+                pause_s = max(pause_s, wish_s)
             self._sleep_s(pause_s)
         raise AssertionError("every last attempt returns or raises")
 
@@ -210,25 +248,23 @@ def _is_web_address(text: str) -> bool:
 def _partial_problem(answer: httpx.Response) -> str:
     """Return why a server that has answered with success took not everything; empty when it did."""
     try:
-        partial = answer.json().get("partialSuccess") or {}
-        is_partial = int(partial.get("rejectedSpans") or 0) > 0
-    except (ValueError, AttributeError):
+        content = parse_json(answer.content) if answer.content else {}
+    except JsonError as error:
+        return f"its answer cannot be read: {error}"
+    partial = content.get("partialSuccess") if isinstance(content, dict) else None
+    if not isinstance(partial, dict) or partial.get("rejectedSpans") in (None, 0, "0", "", False):
         return ""
-    return str(partial.get("errorMessage") or "it was rejected") if is_partial else ""
+    return plain_words(str(partial.get("errorMessage") or "it was rejected"))
 
 
-def _wish_s(answer: httpx.Response) -> float:
-    """Return how long the server asks to wait, in seconds or until a date."""
-    wish = answer.headers.get("retry-after", "0")
+def _refused_scores(answer: httpx.Response) -> list[str]:
     try:
-        return float(wish)
-    except ValueError:
-        pass
-    try:
-        return max((parsedate_to_datetime(wish) - datetime.now(UTC)).total_seconds(), 0.0)
-    except (ValueError, TypeError):
-        return 0.0
+        errors = parse_object(answer.content).get("errors")
+    except JsonError as error:
+        return [f"scores: the answer cannot be read: {error}"]
+    found = [error for error in errors if isinstance(error, dict)] if isinstance(errors, list) else []
+    return [plain_words(f"score {error.get('id')}: {error.get('message')}") for error in found]
 
 
 def _words(answer: httpx.Response) -> str:
-    return answer.text[:200] or answer.reason_phrase
+    return plain_words(answer.content[:1000].decode("utf-8", "replace")) or answer.reason_phrase

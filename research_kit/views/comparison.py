@@ -16,15 +16,15 @@ from research_kit.errors import ConfigError
 from research_kit.store.markup import Markup, element
 from research_kit.traces.analysis import compare, require_columns
 from research_kit.traces.analysis.comparing import CompareOptions
-from research_kit.views.plain_text import known, plain_line
 from research_kit.views.style import styled
+from research_kit.views.texts import known, plain_line
 from research_kit.views.view import View
 
 __all__ = ["ComparisonView", "show_comparison"]
 
 _NEEDS = (
     "metric", "is_paired", "count_a", "count_b", "value_a", "value_b", "difference", "difference_low",
-    "difference_high", "relative_difference", "hedges_g",
+    "difference_high", "relative_difference", "hedges_g", "is_rate",
 )  # fmt: skip
 _LOWER_IS_BETTER = ("latency_s", "time_to_first_token_s", "cost_usd", "error_count", "is_error")
 _NAME_LENGTH = 40
@@ -64,7 +64,7 @@ class ComparisonView(View):
             element("p", self._reading(), class_="rk-note"),
         )
 
-    def to_text(self) -> str:
+    def compose_text(self) -> str:
         """Return the comparison as lines of text."""
         heads = ("metric", *self._names, "difference", "relative", "effect")
         lines = [_columns(heads), *(_columns(_texts(row)) for row in self._rows)]
@@ -207,6 +207,8 @@ def _metric(row: dict[str, Any]) -> str:
 
 
 def _relative(row: dict[str, Any]) -> str:
+    if row["is_rate"] and (points := row["difference"]) is not None:
+        return _signed(f"{abs(100 * points):.1f} points", points)
     share = row["relative_difference"]
     return UNKNOWN if share is None else _signed(f"{abs(share):.1%}".replace("%", " %"), share)
 
@@ -220,8 +222,8 @@ def _value(row: dict[str, Any], name: str, *, is_signed: bool = False) -> str:
         text = duration_text(size)
     elif metric.endswith("_usd"):
         text = cost_text(size)
-    elif metric.startswith("is_"):
-        text = f"{size:.0%}".replace("%", " %")
+    elif row["is_rate"]:
+        text = f"{size:.1%}".replace("%", " %")
     else:
         text = f"{size:,.0f}" if size >= 1000 else f"{size:.3g}"
     return _signed(text, value) if is_signed or value < 0 else text

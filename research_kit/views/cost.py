@@ -20,9 +20,9 @@ from research_kit.traces.analysis import cost_by
 from research_kit.traces.reads import observations_df
 from research_kit.views.facts import Fact, fact_line, facts
 from research_kit.views.meter import Measurement, meter
-from research_kit.views.plain_text import known, plain_line
 from research_kit.views.source import SourceOptions, read_options
 from research_kit.views.style import styled
+from research_kit.views.texts import known, plain_line
 from research_kit.views.view import View
 
 __all__ = ["CostReport", "measure_cost", "session_cost"]
@@ -84,7 +84,7 @@ class CostReport(View):
         table = _table(self.by_model) if len(self.by_model) > 1 else None
         return styled(element("div", self.title, class_="rk-title"), facts(self._facts()), table, *notes)
 
-    def to_text(self) -> str:
+    def compose_text(self) -> str:
         """Return the figures as lines of text."""
         if self._by_model is None:
             return "\n".join([self.title, *self.notes])

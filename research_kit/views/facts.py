@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from research_kit._words import cost_text, duration_text, tokens_text
+from research_kit.plain_text import plain_text
 from research_kit.store.markup import Markup, element
 from research_kit.views.nodes import TraceTree
-from research_kit.views.plain_text import printable, time_text
+from research_kit.views.texts import time_text
 
 __all__ = ["fact_line", "facts", "trace_facts"]
 
@@ -24,7 +25,7 @@ def facts(pairs: Sequence[Fact]) -> Markup:
         *(
             element(
                 "div",
-                element("b", printable(value), class_="rk-bad" if name == "errors" else None),
+                element("b", value, class_="rk-bad" if name == "errors" else None),
                 " ",
                 element("span", name),
                 class_="rk-fact",
@@ -38,7 +39,7 @@ def facts(pairs: Sequence[Fact]) -> Markup:
 
 def fact_line(pairs: Sequence[Fact]) -> str:
     """Return the same as one line of text."""
-    return " · ".join(f"{name} {printable(value)}" for name, value in pairs if value)
+    return " · ".join(f"{name} {plain_text(value)}" for name, value in pairs if value)
 
 
 def trace_facts(tree: TraceTree) -> list[Fact]:

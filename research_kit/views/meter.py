@@ -17,8 +17,9 @@ from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
 from opentelemetry.trace import format_span_id, format_trace_id
 
 from research_kit import session
-from research_kit.session.attribute_names import OBSERVATION, SESSION_ID
-from research_kit.session.lm_spans import LMUsage, is_lm_call, model_name
+from research_kit.counting import is_lm_type
+from research_kit.session.attribute_names import SESSION_ID
+from research_kit.session.span_figures import span_figures
 from research_kit.traces.frames import build_observations
 
 __all__ = ["Measurement", "meter"]
@@ -57,7 +58,7 @@ class Measurement:
         self._owner.remove(self)
         self.latency_s = time.perf_counter() - self._started_s
         # What a span is may be known only after it has begun.
-        self.running_count = sum(is_lm_call(span.attributes or {}) for span in self._open.values())
+        self.running_count = sum(is_lm_type(span_figures(span).facts.type) for span in self._open.values())
         self._open.clear()
 
     def to_frame(self) -> pd.DataFrame:
@@ -108,22 +109,21 @@ def meter() -> Meter:
 
 def _row(span: ReadableSpan) -> dict[str, Any]:
     """Return a span as a server would send it, as far as costs need it."""
-    attributes, context = span.attributes or {}, span.get_span_context()
+    context, read = span.get_span_context(), span_figures(span)
     assert context is not None
-    used = LMUsage.of(attributes)
-    kind = "generation" if is_lm_call(attributes) else str(attributes.get(OBSERVATION + "type", ""))
     return {
         "id": format_span_id(context.span_id),
         "traceId": format_trace_id(context.trace_id),
         "parentObservationId": None if span.parent is None else format_span_id(span.parent.span_id),
-        "sessionId": attributes.get(SESSION_ID),
-        "type": kind.upper(),
-        "name": span.name,
+        "sessionId": (span.attributes or {}).get(SESSION_ID),
+        "type": read.facts.type,
+        "name": read.facts.name,
         "startTime": datetime.fromtimestamp((span.start_time or 0) / 1e9, UTC).isoformat(),
-        "model": model_name(attributes) or None,
-        "usageDetails": used.tokens,
-        "inputUsage": used.input_tokens,
-        "outputUsage": used.output_tokens,
-        "totalUsage": used.total_tokens,
-        "costDetails": used.costs,
+        "model": read.model or None,
+        "level": "ERROR" if read.facts.is_error else "DEFAULT",
+        "usageDetails": dict(read.usage),
+        "inputUsage": read.facts.input_tokens or 0,
+        "outputUsage": read.facts.output_tokens or 0,
+        "totalUsage": read.facts.total_tokens or 0,
+        "costDetails": dict(read.cost),
     }

@@ -35,7 +35,8 @@ class Node:
         length_s: Seconds from start to end; None while unknown.
         values: All other columns of its row; missing ones are None.
         is_tool_call: Whether it is a tool call and no part of another one.
-        is_call: Whether it is an LM call without another one inside.
+        is_call: Whether it is one LM call.
+        is_error: Whether an error arose in it, and did not only pass through.
     """
 
     depth: int
@@ -44,6 +45,7 @@ class Node:
     values: dict[str, Any]
     is_tool_call: bool
     is_call: bool
+    is_error: bool
 
     @property
     def kind(self) -> str:
@@ -97,8 +99,8 @@ class TraceTree:
 
     @property
     def error_count(self) -> int:
-        """Observations that failed."""
-        return sum(node.has_failed for node in self.nodes)
+        """Errors, where they arose."""
+        return sum(node.is_error for node in self.nodes)
 
     @property
     def call_count(self) -> int:
@@ -133,6 +135,7 @@ class _Own(NamedTuple):
     is_unpriced: bool
     is_tool_call: bool
     is_call: bool
+    is_error: bool
 
 
 class _Row(NamedTuple):
@@ -167,6 +170,7 @@ def _nodes(rows: list[_Row], start: pd.Timestamp) -> Iterator[Node]:
             values=values,
             is_tool_call=bool(own.is_tool_call),
             is_call=bool(own.is_call),
+            is_error=bool(own.is_error),
         )
 
 

@@ -14,13 +14,14 @@ import pandas as pd
 
 from research_kit._words import cost_text, duration_text, tokens_text
 from research_kit.errors import ConfigError
+from research_kit.plain_text import plain_text
 from research_kit.store.markup import Markup, element
 from research_kit.traces.reads import observations_df, scores_df
 from research_kit.views.facts import Fact, fact_line, facts
 from research_kit.views.nodes import TraceTree, trace_trees
-from research_kit.views.plain_text import printable, time_text
 from research_kit.views.source import SourceOptions, read_options
 from research_kit.views.style import styled
+from research_kit.views.texts import time_text
 from research_kit.views.turns import Scores, pause_before, turn, turn_text
 from research_kit.views.view import View
 
@@ -50,25 +51,22 @@ class SessionReplay(View):
         """Return the conversation as one element of HTML."""
         if not self._trees:
             return styled(element("p", "Nothing was traced in this session.", class_="rk-note"))
-        title = element(
-            "div", printable(self.title), " ", element("span", self._subtitle()), class_="rk-title"
-        )
+        title = element("div", self.title, " ", element("span", self._subtitle()), class_="rk-title")
         turns: list[Markup | None] = []
         for before, tree in pairwise([None, *self._shown]):
             assert tree is not None
             turns += [pause_before(tree, before), turn(tree, self._scores)]
         return styled(title, facts(self._facts()), _ribbon(self._trees), *turns, self._rest())
 
-    def to_text(self) -> str:
+    def compose_text(self) -> str:
         """Return the conversation as text."""
         if not self._trees:
             return "Nothing was traced in this session."
         turns = [turn_text(tree, self._scores) for tree in self._shown]
         hidden = len(self._trees) - len(self._shown)
         rest = [f"… {hidden:,} more turns; raise max_turns."] if hidden else []
-        return "\n\n".join(
-            [f"{printable(self.title)} · {self._subtitle()}\n{fact_line(self._facts())}", *turns, *rest]
-        )
+        head = plain_text(f"{self.title} · {self._subtitle()}")
+        return "\n\n".join([f"{head}\n{fact_line(self._facts())}", *turns, *rest])
 
     def _session_ids(self) -> list[str]:
         found = dict.fromkeys(node.values["session_id"] for tree in self._trees for node in tree.nodes)
@@ -79,7 +77,7 @@ class SessionReplay(View):
         users = dict.fromkeys(values["user_id"] for values in nodes if values["user_id"])
         models = dict.fromkeys(values["model"] for values in nodes if values["model"])
         began = time_text(self._trees[0].start_time, has_date=True)
-        return printable(" · ".join([began, *users, *models]))
+        return " · ".join([began, *users, *models])
 
     def _facts(self) -> list[Fact]:
         trees = self._trees

@@ -1,7 +1,7 @@
 """Frames as files, and files as the frames that they were.
 
 Owns Parquet, CSV and JSON lines. Invariant: what is read back has the columns, dtypes, values and attributes
-of what was written; a text in a CSV file never begins as a formula.
+of what was written; no text in a CSV file begins as a formula, whichever separator a spreadsheet looks for.
 """
 
 from __future__ import annotations
@@ -40,10 +40,23 @@ _NUMBERS = {
     "bool": pa.bool_(),
 }
 _TIME = re.compile(r"datetime64\[(?P<unit>\w+)(, (?P<zone>[^\]]+))?\]")
-# Where a spreadsheet may begin a formula: at the start, and after the separator that many countries use.
-_STARTS = r"(?=[=+\-@|%\t\r\n\uff1d\uff0b\uff0d\uff20])"
-_UNGUARDED = re.compile(rf"(^|;)('*){_STARTS}")
-_GUARDED = re.compile(rf"(^|;)'('*){_STARTS}")
+# What begins a formula, in the forms of East Asian and of small letters too.
+_FORMULA = r"[=+\-@|%\uff1d\uff0b\uff0d\uff20\ufe66\ufe62\ufe63\ufe6b\u207a-\u207c\u208a-\u208c]"
+# Where a cell may begin that is none of ours: a spreadsheet that separates with semicolons, as many countries
+# do, or with tabs or bars, does not see our quotes, and then lines are rows.
+_BEGIN = r"(?:\A|(?<=[;|\t\n\r\x0b\x0c\x1c-\x1e\x85\u2028\u2029]))"
+# What it may leave out before it looks for a formula: quotation marks, blanks, what has no width.
+_SKIPPED = (
+    r"['\" \x00-\x08\x0e-\x1b\x1f\x7f-\x84\x86-\xa0\xad"
+    r"\u1680\u2000-\u200f\u202a-\u202f\u205f-\u206f\u3000\ufeff]*"
+)
+
+
+def _formulas(mark: str) -> re.Pattern[str]:
+    return re.compile(rf"\A{mark}(?='*[\t\r\n])|{_BEGIN}{mark}(?={_SKIPPED}{_FORMULA})")
+
+
+_UNGUARDED, _GUARDED = _formulas(""), _formulas("'")
 
 Description = Mapping[str, Any]
 
@@ -245,11 +258,11 @@ def _beside(path: Path) -> Path:
 
 
 def _guard(text: str) -> str:
-    return _UNGUARDED.sub(r"\1'\2", text)
+    return _UNGUARDED.sub("'", text)
 
 
 def _unguard(text: str) -> str:
-    return _GUARDED.sub(r"\1\2", text)
+    return _GUARDED.sub("", text)
 
 
 def _mapped(values: pa.ChunkedArray, change: Callable[[str], str]) -> pa.Array:

@@ -12,11 +12,11 @@ from typing import Any, Unpack
 import pandas as pd
 
 from research_kit.errors import ConfigError
+from research_kit.plain_text import plain_text
 from research_kit.store.markup import Markup, element, fragment
 from research_kit.traces.reads import observations_df
 from research_kit.views.facts import fact_line, facts, trace_facts
 from research_kit.views.nodes import TraceTree, trace_trees
-from research_kit.views.plain_text import printable
 from research_kit.views.source import SourceOptions, read_options
 from research_kit.views.style import styled
 from research_kit.views.view import View
@@ -43,11 +43,11 @@ class TraceView(View):
             return styled(element("p", "No observations.", class_="rk-note"))
         return styled(*map(self._trace, self._trees))
 
-    def to_text(self) -> str:
+    def compose_text(self) -> str:
         """Return the traces as lines of text."""
         blocks = []
         for tree in self._trees:
-            title = f"{printable(tree.name)} · trace {printable(tree.trace_id)}"
+            title = plain_text(f"{tree.name} · trace {tree.trace_id}")
             rows = text_rows([tree], max_rows=self._max_rows)
             blocks.append("\n".join([title, fact_line(trace_facts(tree)), *rows]))
         return "\n\n".join(blocks) or "No observations."
@@ -55,9 +55,9 @@ class TraceView(View):
     def _trace(self, tree: TraceTree) -> Markup:
         title = element(
             "div",
-            printable(tree.name),
+            tree.name,
             " ",
-            element("span", "trace ", printable(tree.trace_id)),
+            element("span", "trace ", tree.trace_id),
             class_="rk-title",
         )
         rows = waterfall(tree, max_rows=self._max_rows, has_contents=True)

@@ -13,15 +13,15 @@ import pandas as pd
 
 from research_kit._words import UNKNOWN, cost_text, duration_text, tokens_text
 from research_kit.chat.markdown import render_markdown
+from research_kit.plain_text import plain_text
 from research_kit.store.markup import Markup, element, fragment
 from research_kit.store.prose import prose_of
 from research_kit.traces.rollup import MESSAGE_NAME
 from research_kit.views.nodes import Node, TraceTree
-from research_kit.views.plain_text import (
+from research_kit.views.texts import (
     known,
     pause_text,
     plain_line,
-    printable,
     shortened,
     structure_of,
     time_text,
@@ -101,7 +101,7 @@ def turn_text(tree: TraceTree, scores: Scores) -> str:
     if root.values["status_message"]:
         lines.append(f"  ! {plain_line(root.values['status_message'], 200)}")
     judged = [f"{score.name} {score.text}" for score in scores.of_trace(tree)]
-    lines.append("  " + " · ".join([*_figures(tree), *map(printable, judged)]))
+    lines.append("  " + " · ".join([*_figures(tree), *map(plain_text, judged)]))
     return "\n".join(lines)
 
 
@@ -154,7 +154,7 @@ def _answered(root: Node) -> Markup | None:
     prose = prose_of(value)
     if prose is None:
         return element("pre", shortened(structure_of(value)), class_="rk-text")
-    return element("div", Markup(render_markdown(printable(prose))), class_="rk-answered")
+    return element("div", Markup(render_markdown(prose)), class_="rk-answered")
 
 
 def _step(node: Node) -> Markup:
@@ -164,7 +164,7 @@ def _step(node: Node) -> Markup:
             "span",
             element("span", class_="rk-dot"),
             " ",
-            element("b", printable(node.name)),
+            element("b", node.name),
             class_="rk-name",
         ),
         " ",
@@ -204,12 +204,9 @@ def _foot(tree: TraceTree, scores: Sequence[Score]) -> Markup:
     judged = [
         element(
             "span",
-            printable(
-                f"{score.name} {score.text}"
-                + (f" · {plain_line(score.comment, 80)}" if score.comment else "")
-            ),
+            f"{score.name} {score.text}" + (f" · {plain_line(score.comment, 80)}" if score.comment else ""),
             class_=f"rk-score{score.tone}",
-            title=printable(score.comment) if score.comment else None,
+            title=score.comment if score.comment else None,
         )
         for score in scores
     ]

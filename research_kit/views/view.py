@@ -9,6 +9,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import Any
 
+from research_kit.plain_text import plain_block
+
 __all__ = ["View"]
 
 
@@ -20,8 +22,12 @@ class View(ABC):
         """Return one element of HTML that needs no script, no style sheet and no network."""
 
     @abstractmethod
+    def compose_text(self) -> str:
+        """Return the same as text, whatever characters it holds; `to_text` makes it plain."""
+
     def to_text(self) -> str:
-        """Return the same as plain text."""
+        """Return the same as plain text, which a terminal and the log of a CI job can show."""
+        return plain_block(self.compose_text())
 
     def __str__(self) -> str:
         """Return it as plain text."""

@@ -13,7 +13,7 @@ from itertools import islice
 from research_kit._words import cost_text, count_text, duration_text
 from research_kit.store.markup import Markup, element, fragment
 from research_kit.views.nodes import Node, TraceTree
-from research_kit.views.plain_text import plain_line, printable, shortened, structure_of
+from research_kit.views.texts import plain_line, shortened, structure_of
 
 __all__ = ["contents", "spaced", "text_rows", "waterfall"]
 
@@ -105,9 +105,9 @@ def _name(node: Node) -> Markup:
         "span",
         element("span", class_="rk-dot"),
         " ",
-        element("b", printable(node.name), title=printable(node.name)),
+        element("b", node.name, title=node.name),
         " ",
-        element("small", printable(model)) if model and model != node.name else None,
+        element("small", model) if model and model != node.name else None,
         element("small", " failed", class_="rk-bad") if node.has_failed else None,
         class_="rk-name",
         style=f"padding-left: {indent}px",
@@ -142,7 +142,7 @@ def _facts(node: Node) -> list[Markup]:
         ("cost", _cost(values["cost_usd"]) or None),
     ]
     text = " · ".join(f"{name} {value}" for name, value in facts if value is not None)
-    return [element("div", printable(text), class_="rk-label")]
+    return [element("div", text, class_="rk-label")]
 
 
 def _problem(node: Node) -> Markup | None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import threading
-from pathlib import Path
 
 import httpx
 
@@ -17,19 +16,18 @@ __all__ = ["open_client"]
 _loading = threading.Lock()
 
 
-def open_client(base_url: str, *, timeout_s: float, socket_path: Path | None = None) -> httpx.Client:
+def open_client(
+    base_url: str, *, timeout_s: float, transport: httpx.BaseTransport | None = None
+) -> httpx.Client:
     """Return a client for the server at ``base_url``; certificates are loaded only where there are some.
 
     Args:
         base_url: Root of the server.
         timeout_s: How long one step of a request may take.
-        socket_path: A Unix socket that leads to the server instead of its port.
+        transport: Another way to the server than its host and port.
     """
     with _loading:
-        verify = base_url.startswith("https:")
-        if socket_path is not None:
-            return httpx.Client(timeout=timeout_s, transport=httpx.HTTPTransport(uds=str(socket_path)))
-        return httpx.Client(timeout=timeout_s, verify=verify)
+        return httpx.Client(timeout=timeout_s, verify=base_url.startswith("https:"), transport=transport)
 
 
 if hasattr(os, "register_at_fork"):

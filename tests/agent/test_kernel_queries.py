@@ -14,8 +14,7 @@ import pandas as pd
 import pytest
 
 from research_kit.agent import ToolServer, build_kernel_server
-from research_kit.agent.frame_query import QueryError
-from research_kit.agent.sql_query import SqlQuery
+from research_kit.agent.queries import Limits, QueryCall, QueryError, sql_query
 
 ORDERS = pd.DataFrame(
     {
@@ -94,7 +93,10 @@ def test_expression_with_anything_else_is_refused(kernel: ToolServer, query: str
 
 def test_sql_joins_and_groups(kernel: ToolServer) -> None:
     """A SELECT sees every frame under its name, in the notebook's own types."""
-    sql = "SELECT city, people, sum(quantity) AS sold FROM orders JOIN cities USING (city) GROUP BY ALL"
+    sql = (
+        "SELECT city, people, sum(quantity) AS sold FROM orders JOIN cities USING (city) "
+        "GROUP BY ALL ORDER BY city"
+    )
     outcome = kernel.call_tool("query_sql", {"sql": sql})
     assert outcome.structured == {
         "columns": ["city", "people", "sold"],
@@ -141,23 +143,23 @@ def test_sql_reads_only_the_frames(kernel: ToolServer, sql: str, message: str) -
     pd.testing.assert_frame_equal(ORDERS, before)
 
 
+def watches() -> list[threading.Thread]:
+    """Return the threads that watch a running statement."""
+    return [thread for thread in threading.enumerate() if thread.name == "research-kit-query-watch"]
+
+
 async def test_sql_ends_when_it_takes_too_long_or_is_cancelled(kernel: ToolServer) -> None:
-    """A statement without end is interrupted by its deadline, and by whoever stops the message."""
+    """A statement without end is ended by its deadline, and by whoever stops the message."""
     with pytest.raises(QueryError, match=r"longer than 0.2 s"):
-        SqlQuery(ENDLESS, {}).run(timeout_s=0.2)
-    timers = {thread for thread in threading.enumerate() if isinstance(thread, threading.Timer)}
-
-    def new_timers() -> list[threading.Thread]:
-        running = [thread for thread in threading.enumerate() if isinstance(thread, threading.Timer)]
-        return [thread for thread in running if thread not in timers]
-
+        sql_query(ENDLESS, {}, call=QueryCall(Limits(time_s=0.2)))
+    assert watches() == []
     call = asyncio.create_task(kernel.acall_tool("query_sql", {"sql": ENDLESS}))
     deadline = time.monotonic() + 30
-    while not new_timers():
+    while not watches():
         assert time.monotonic() < deadline
         await asyncio.sleep(0.02)
     call.cancel()
-    while new_timers():
+    while watches():
         assert time.monotonic() < deadline, "the statement goes on"
         await asyncio.sleep(0.02)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -69,6 +70,30 @@ def tool_call(name: str, arguments: str) -> Reply:
 def answer(text: str, *, pause_before: str | None = None) -> Reply:
     """The assistant's step in which it answers."""
     return adapter_reply(pause_before=pause_before, reasoning="I know this.", answer=text)
+
+
+@both_front_ends
+async def test_links_of_the_panel_open_the_pages(
+    notebook: NotebookPage, scripted_lm: ScriptedLM, front_end: str
+) -> None:
+    """A click has the kernel make a link for once; the saved address opens in the same browser later."""
+    await notebook.open(f"links-{front_end}.ipynb", OPEN_CHAT)
+    await notebook.open_chat()
+    scripted_lm.script(decision(), answer("What the page shows as well."))
+    await notebook.ask(f"What is on the page of {front_end}?")
+    await notebook.expect_state(notebook.answers.nth(0), "finished")
+    for name in ("Open session", "Trace"):
+        link = notebook.panel.get_by_role("link", name=name).first
+        async with notebook.page.expect_popup() as popup:
+            await link.click()
+        shown = await popup.value
+        await expect(shown.get_by_text(f"on the page of {front_end}").first).to_be_visible(timeout=60_000)
+        assert re.match(r"http://rk-[0-9a-f]{16}\.localhost:\d+/at-[0-9a-f]{32}/project/", shown.url)
+        address = await link.get_attribute("href")
+        assert address is not None
+        assert "token" not in address
+        await shown.goto(address)
+        await expect(shown.get_by_text(f"on the page of {front_end}").first).to_be_visible()
 
 
 @both_front_ends

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 from jupyter_server import JupyterServer
 from playwright.async_api import Page, expect
 
-from research_kit.store import StoreAddress, ensure_running, page_url, stop_store
+from research_kit.store import StoreAddress, ensure_running, opening_link, page_address, stop_store
 
 pytestmark = [
     pytest.mark.browser,
@@ -50,7 +51,7 @@ async def test_pages_follow_a_running_session(page: Page, store: StoreAddress) -
     page.on("console", lambda message: violations.append(message.text) if message.type == "error" else None)
     send(store, 1, session="running", **{"langfuse.observation.input": "first question"})
     send(store, 2, session="other", **{"user.id": "olaf"})
-    await page.goto(page_url(store, "/"))
+    await page.goto(opening_link(store, "/"))
     await expect(page.get_by_role("link", name="running")).to_be_visible()
     assert "token=" not in page.url
 
@@ -74,7 +75,7 @@ async def test_live_page_keeps_what_the_reader_opened(page: Page, store: StoreAd
     """An observation that was opened stays open when others arrive."""
     send(store, 11, session="tree", **{"langfuse.observation.input": "the opened one"})
     path = f"/project/{store.project_id}/traces/{11:032x}"
-    await page.goto(page_url(store, path))
+    await page.goto(opening_link(store, path))
     await page.get_by_text("chat", exact=True).last.click()
     await expect(page.get_by_text("the opened one")).to_be_visible()
     send(store, 11, session="tree", **{"langfuse.observation.input": "the opened one", "user.id": "later"})
@@ -90,10 +91,10 @@ async def test_pages_fit_a_narrow_window(
     await page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
     await page.set_viewport_size({"width": 400, "height": 800})
     send(store, 21, session="narrow", **{"langfuse.observation.input": "long " * 200})
-    await page.goto(page_url(store, f"/project/{store.project_id}/sessions/narrow"))
+    await page.goto(opening_link(store, f"/project/{store.project_id}/sessions/narrow"))
     await expect(page.get_by_role("heading", name="Session narrow")).to_be_visible()
     assert await page.evaluate("document.documentElement.scrollWidth <= innerWidth")
-    await page.goto(f"{store.base_url}/project/{store.project_id}/sessions")
+    await page.goto(page_address(store, f"/project/{store.project_id}/sessions"))
     await expect(page.get_by_role("link", name="narrow")).to_be_visible()
     assert await page.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
@@ -103,16 +104,19 @@ async def test_pages_work_through_the_proxy_of_a_jupyter_server(
 ) -> None:
     """Below a path of a Jupyter server, links, style and live update work as they do directly."""
     send(store, 31, session="proxied", **{"langfuse.observation.input": "asked through a proxy"})
-    link = page_url(store, "/").removeprefix(store.base_url)
     port = store.base_url.rpartition(":")[2]
+    link = opening_link(store, "/", root=f"{jupyter.base_url}proxy/{port}")
     await page.goto(f"{jupyter.base_url}api/status?token={jupyter.token}")
-    await page.goto(f"{jupyter.base_url}proxy/{port}{link}")
+    await page.goto(link)
     await page.get_by_role("link", name="proxied").click()
     await expect(page.get_by_text("asked through a proxy")).to_be_visible()
-    assert page.url == f"{jupyter.base_url}proxy/{port}/project/{store.project_id}/sessions/proxied"
+    plain = f"{jupyter.base_url}proxy/{port}/project/{store.project_id}/sessions/proxied"
+    assert re.sub("/at-[0-9a-f]{32}/", "/", page.url) == plain
     assert await page.evaluate("getComputedStyle(document.querySelector('.turn')).borderRadius") == "10px"
     send(store, 32, session="proxied", **{"langfuse.observation.input": "asked later"})
     await expect(page.get_by_text("asked later")).to_be_visible(timeout=20_000)
+    await page.goto(plain)
+    await expect(page.get_by_text("asked later")).to_be_visible()
 
 
 async def test_launcher_opens_the_pages(page: Page, jupyter: JupyterServer) -> None:

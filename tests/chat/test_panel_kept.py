@@ -81,7 +81,7 @@ def test_saved_transcript_is_whole_and_only_its_end_changes(shell: InteractiveSh
 
 
 def test_nothing_kept_holds_a_secret(shell: InteractiveShell) -> None:
-    """The proof that opens the store's pages is in no trait, no saved output and no export."""
+    """The token that opens the store's pages is in no trait, no saved output and no export."""
     browser = Browser([started(), finished()])
     with capture_output(stdout=False, stderr=False) as captured:
         shell.display_formatter.format(browser.panel)  # type: ignore[union-attr]
@@ -91,6 +91,7 @@ def test_nothing_kept_holds_a_secret(shell: InteractiveShell) -> None:
     kept += [browser.panel.export(form).text for form in ("markdown", "html", "jsonl")]
     assert not [text for text in kept if "token=" in text]
     browser.panel.receive({"type": "open", "request_id": "r9", "trace_id": "t1"})
+    browser.join_thread()
     assert browser.comm.custom[-1]["url"] == "http://127.0.0.1:1/traces/t1?token=proof"
 
 

@@ -108,9 +108,12 @@ class WatchedKernel(Kernel):
 
     def assert_silent(self) -> None:
         """Nothing was shown in any cell, and nothing reached the terminal of the kernel."""
-        assert self.shown == []
+        assert (self.shown, self.terminal_lines()) == ([], [])
+
+    def terminal_lines(self) -> list[str]:
+        """Return what reached the terminal of the kernel and is not its own."""
         lines = [line for line in Path(self.terminal.name).read_text().splitlines() if line.strip()]
-        assert [line for line in lines if not any(known in line for known in _KERNEL_LINES)] == []
+        return [line for line in lines if not any(known in line for known in _KERNEL_LINES)]
 
     def _execute(self, code: str, **options: Any) -> dict[str, Any]:
         message_id = self.client.execute(code, allow_stdin=False, **options)

@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 import pytest
-from faults import FAULTS
+from faults import FAULTS, SLOW
 from kernels import DEADLINE_S
 
 MADE_COUNT = 20
@@ -29,10 +29,7 @@ def new_session(kernel: Any) -> str:
 
 @pytest.mark.parametrize(
     "name",
-    [
-        pytest.param(name, marks=[pytest.mark.faults_long] if name == "taken silently" else [])
-        for name in FAULTS
-    ],
+    [pytest.param(name, marks=[pytest.mark.faults_long] if name in SLOW else []) for name in FAULTS],
 )
 def test_fault_holds_back_until_it_is_over(name: str, module_kernel: Any, place: Any) -> None:
     """While the fault lasts spans wait, the status says why; when it is over each arrives exactly once."""

@@ -60,7 +60,7 @@ def assert_shows_cell_error_and_copy(many):
     """A failure shows the cell, the exception and the executed copy, and nothing of pytest's own."""
     project, done = many
     assert "failed: ZeroDivisionError: division by zero" in done.stdout
-    assert "notebooks/raising.ipynb, In [2], cell 2 of the notebook:\n    1 / 0\n" in done.stdout
+    assert "notebooks/raising.ipynb, In [2], cell 2 of the notebook:\n  | 1 / 0\n" in done.stdout
     assert "Executed copy: .research_kit/runs/raising.ipynb" in done.stdout
     assert "notebooks/asking.ipynb [large], In [3], cell 2 of the notebook:" in done.stdout
     assert "not started: Cannot read the notebook" in done.stdout
@@ -73,8 +73,10 @@ def assert_shows_a_readable_difference(many):
     """A changed number is shown with its cell; timestamps, ids and addresses are no differences."""
     _, done = many
     assert "outputs differ from the baseline expected/changed.json" in done.stdout
-    assert "In [1], cell 1 of the notebook:\n    print('mean', 0.75)\n\nstdout:\n--- expected" in done.stdout
-    assert "-mean 0.5\n+mean 0.75\n" in done.stdout
+    assert (
+        "In [1], cell 1 of the notebook:\n  | print('mean', 0.75)\n\nstdout:\n  | --- expected" in done.stdout
+    )
+    assert "  | -mean 0.5\n  | +mean 0.75\n" in done.stdout
     assert done.stdout.count("--- expected") == 1
     assert "If the new outputs are right: pytest notebooks/changed.ipynb --rk-accept" in done.stdout
 

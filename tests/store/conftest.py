@@ -16,6 +16,7 @@ from research_kit.store import StoreAddress, ensure_running, stop_store
 sys.path.insert(0, str(Path(__file__).parent))
 
 from exports import export_of
+from page_visits import opened_browser
 
 
 @pytest.fixture(scope="module")
@@ -30,6 +31,13 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StoreAddress]:
 def client(store: StoreAddress) -> Iterator[httpx.Client]:
     """A client with the right keys."""
     with httpx.Client(base_url=store.base_url, auth=(store.public_key, store.secret_key)) as made:
+        yield made
+
+
+@pytest.fixture
+def browser(store: StoreAddress) -> Iterator[httpx.Client]:
+    """What a browser sends: the host name of the installation, and the cookie once it was let in."""
+    with opened_browser(store) as made:
         yield made
 
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import httpx
 import pytest
+from page_visits import enter, opened_browser, visit
 
-from research_kit.store import StoreAddress, page_url
-from research_kit.store.links import is_valid_proof, make_proof
+from research_kit.store import StoreAddress, opening_link, page_address
+from research_kit.store.links import cookie_age_s, make_cookie
 
 _READS = ["/api/public/v2/observations", "/api/public/v3/scores", "/api/public/projects", "/internal/status"]
 
@@ -24,7 +24,25 @@ def test_api_needs_the_key(store: StoreAddress, path: str, header: str | None) -
 
 
 @pytest.mark.parametrize(
-    "host", ["evil.example", "127.0.0.1.evil.example:80", "169.254.169.254", "[::2]:1", ""]
+    "host",
+    [
+        "evil.example",
+        "127.0.0.1.evil.example:80",
+        "169.254.169.254",
+        "[::2]:1",
+        "",
+        "evil@127.0.0.1",
+        "127.0.0.1#evil",
+        "127.0.0.1/evil",
+        "127.0.0.1?evil",
+        "127.0.0.1\\evil",
+        "127.0.0.1:80:80",
+        "127.0.0.1:",
+        "127.0.0.1:port",
+        "localhost.",
+        "rk-0123456789abcdef.localhost",
+        "other.localhost",
+    ],
 )
 def test_foreign_host_is_refused(client: httpx.Client, host: str) -> None:
     """A page that points a name of its own at this machine gets nothing, even with the right key."""
@@ -39,11 +57,36 @@ def test_loopback_names_are_served(client: httpx.Client, host: str) -> None:
     assert client.get("/api/public/projects", headers={"host": host}).status_code == 200
 
 
-@pytest.mark.parametrize("origin", ["https://evil.example", "null", "http://127.0.0.1.evil.example"])
+def test_own_name_is_served(client: httpx.Client, store: StoreAddress) -> None:
+    """The host name of the installation is one of this machine."""
+    host = urlsplit(page_address(store, "/")).netloc
+    assert client.get("/api/public/projects", headers={"host": host}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "origin",
+    [
+        "https://evil.example",
+        "null",
+        "http://127.0.0.1.evil.example",
+        "http://127.0.0.1:1",
+        "http://localhost",
+        "http://x@{host}",
+        "http://{host}@evil.example",
+    ],
+)
 def test_writes_from_foreign_pages_are_refused(client: httpx.Client, origin: str) -> None:
-    """A write that a browser sends for a foreign page is refused before the key is looked at."""
-    answer = client.post("/api/public/scores", headers={"origin": origin}, json={})
+    """A write that a browser sends for a page of elsewhere, also of another port, is refused with the key."""
+    host = client.base_url.netloc.decode()
+    answer = client.post("/api/public/scores", headers={"origin": origin.format(host=host)}, json={})
     assert answer.status_code == 403
+
+
+def test_write_of_an_own_page_is_taken(client: httpx.Client) -> None:
+    """The store's own host and port are no foreign page."""
+    origin = f"http://{client.base_url.netloc.decode()}"
+    score = {"name": "fine", "value": 1, "sessionId": "s"}
+    assert client.post("/api/public/scores", headers={"origin": origin}, json=score).status_code == 200
 
 
 def test_server_listens_on_loopback_only(store: StoreAddress) -> None:
@@ -64,60 +107,61 @@ def test_page_without_proof_tells_nothing(store: StoreAddress) -> None:
 
 
 @pytest.mark.parametrize("token", ["", "x", "1.abc", "99999999999.abc", "٣.abc", f"{'9' * 5000}.x"])
-def test_forged_token_is_refused(store: StoreAddress, token: str) -> None:
-    """A token that was not made with the secret key opens nothing."""
-    answer = httpx.get(f"{store.base_url}/project/{store.project_id}/sessions", params={"token": token})
+def test_forged_token_is_refused(browser: httpx.Client, store: StoreAddress, token: str) -> None:
+    """A token that the store did not make opens nothing."""
+    answer = browser.get(f"/project/{store.project_id}/sessions", params={"token": token})
     assert answer.status_code == 401
 
 
-def test_link_becomes_a_cookie(store: StoreAddress) -> None:
+def test_link_becomes_a_cookie(store: StoreAddress, browser: httpx.Client) -> None:
     """A link sets a cookie that scripts cannot read, and goes on without the token in the address."""
-    with httpx.Client() as browser:
-        link = page_url(store, f"/project/{store.project_id}/sessions?x=1")
-        first = browser.get(link)
-        assert f"0;url=/project/{store.project_id}/sessions?x=1" in first.text
-        cookie = first.headers["set-cookie"]
-        assert "HttpOnly" in cookie
-        assert "SameSite=strict" in cookie
-        assert store.secret_key not in cookie
-        assert browser.get(f"{store.base_url}/project/{store.project_id}/sessions").status_code == 200
-        assert browser.get(store.base_url).status_code == 307
-        assert browser.get(link).status_code == 200, "the same browser has the cookie"
-    assert httpx.get(link).status_code == 401, "a link opens once"
-    assert httpx.get(page_url(store, "/")).status_code == 200, "links of the same second differ"
+    link = opening_link(store, f"/project/{store.project_id}/sessions?x=1")
+    first = visit(browser, link)
+    cookie = first.headers["set-cookie"]
+    place = cookie.partition("Path=")[2].partition("/;")[0]
+    assert f"0;url={place}/project/{store.project_id}/sessions?x=1" in first.text
+    assert "HttpOnly" in cookie
+    assert "SameSite=strict" in cookie
+    assert "Domain" not in cookie
+    assert store.secret_key not in cookie
+    assert browser.get(f"{place}/project/{store.project_id}/sessions").status_code == 200
+    assert browser.get(f"{place}/").status_code == 307
+    with opened_browser(store) as other:
+        assert visit(other, link).status_code == 401, "a link opens once"
+        assert other.get(f"{place}/project/{store.project_id}/sessions").status_code == 401
 
 
-def test_cookie_opens_no_api(store: StoreAddress) -> None:
+def test_cookie_opens_no_api(store: StoreAddress, browser: httpx.Client) -> None:
     """What opens pages for reading does not open the API."""
-    with httpx.Client() as browser:
-        browser.get(page_url(store, f"/project/{store.project_id}/sessions"))
-        assert browser.get(f"{store.base_url}/api/public/v2/observations").status_code == 401
+    enter(browser, store)
+    assert browser.get("/api/public/v2/observations").status_code == 401
 
 
-def test_link_clicked_in_jupyter_is_sent_on_by_the_store(store: StoreAddress) -> None:
+def test_link_clicked_in_jupyter_is_sent_on_by_the_store(browser: httpx.Client, store: StoreAddress) -> None:
     """From another site the browser holds the cookie back once, so the store asks for the page again."""
-    path = f"/project/{store.project_id}/sessions"
-    answer = httpx.get(f"{store.base_url}{path}?token=old", headers={"sec-fetch-site": "cross-site"})
+    path = f"{enter(browser, store)}/project/{store.project_id}/sessions"
+    browser.cookies.clear()
+    answer = browser.get(path, headers={"sec-fetch-site": "cross-site"})
     assert f"0;url={path}" in answer.text
     assert "set-cookie" not in answer.headers
 
 
-def test_redirect_never_leaves_the_store(store: StoreAddress) -> None:
+def test_redirect_never_leaves_the_store(store: StoreAddress, browser: httpx.Client) -> None:
     """A link to two slashes is not sent on to another host."""
-    with httpx.Client() as browser:
-        answer = browser.get(page_url(store, "//evil.example/"))
-    assert "//evil.example" not in answer.text
+    assert "//evil.example" not in visit(browser, opening_link(store, "//evil.example/")).text
 
 
-def test_proofs_expire_and_differ_by_purpose() -> None:
-    """A token is no cookie, holds for its lifetime only, and belongs to one key."""
-    proof = make_proof("key", purpose="link", lifetime_s=60)
-    assert is_valid_proof(proof, "key", purpose="link")
-    assert not is_valid_proof(proof, "key", purpose="cookie")
-    assert not is_valid_proof(proof, "other", purpose="link")
-    assert not is_valid_proof(make_proof("key", purpose="link", lifetime_s=0), "key", purpose="link")
-    later = int(time.time()) + 99_999
-    assert not is_valid_proof(f"{later}.{proof.partition('.')[2]}", "key", purpose="link")
+def test_cookie_holds_for_its_key_and_port() -> None:
+    """A cookie belongs to one key and one port, and tells its age."""
+    cookie = make_cookie("key", 80)
+    age_s = cookie_age_s(cookie, "key", 80)
+    assert age_s is not None
+    assert 0 <= age_s < 60
+    assert cookie_age_s(cookie, "other", 80) is None
+    assert cookie_age_s(cookie, "key", 81) is None
+    assert cookie_age_s(f"9{cookie}", "key", 80) is None
+    assert cookie_age_s("", "key", 80) is None
+    assert cookie_age_s(f"٣{cookie[1:]}", "key", 80) is None
 
 
 def test_pages_are_reached_through_a_hub(store: StoreAddress, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -126,30 +170,48 @@ def test_pages_are_reached_through_a_hub(store: StoreAddress, monkeypatch: pytes
     monkeypatch.setenv("JUPYTERHUB_PUBLIC_URL", "https://hub.example/user/ann/")
     path = f"/project/{store.project_id}/sessions"
     port = store.base_url.rpartition(":")[2]
-    link = page_url(store, path)
+    link = opening_link(store, path)
     assert link.startswith(f"https://hub.example/user/ann/proxy/{port}{path}?token=")
-    headers = {"host": "hub.example", "x-forwarded-prefix": f"/user/ann/proxy/{port}"}
+    prefix = f"/user/ann/proxy/{port}"
+    headers = {"host": "hub.example", "x-forwarded-prefix": prefix}
     with httpx.Client(base_url=store.base_url, headers=headers) as proxy:
-        assert proxy.get(path).status_code == 403
-        assert proxy.get("/static/pages.css").status_code == 403
+        assert proxy.get(path).status_code == 401
+        assert proxy.get("/api/public/projects").status_code == 403
         opened = proxy.get(path, params={"token": link.partition("token=")[2]})
-        assert f'content="0;url=/user/ann/proxy/{port}{path}"' in opened.text
         cookie = opened.headers["set-cookie"]
-        assert f"Path=/user/ann/proxy/{port}/" in cookie
+        place = cookie.partition(f"Path={prefix}")[2].partition("/;")[0]
+        assert f'content="0;url={prefix}{place}{path}"' in opened.text
+        # The cookie of the path that the browser sees; the proxy hands it on.
         proxy.headers["cookie"] = cookie.partition(";")[0]
-        page = proxy.get(path)
+        page = proxy.get(f"{place}{path}")
         assert page.status_code == 200
-        assert f'<base href="/user/ann/proxy/{port}/">' in page.text
-        assert proxy.get("/static/pages.css").status_code == 200
+        assert f'<base href="{prefix}{place}/">' in page.text
+        assert proxy.get(f"{place}/static/pages.css").status_code == 200
         foreign = {"origin": "https://evil.example"}
         assert proxy.post("/api/public/scores", json={}, headers=foreign).status_code == 403
 
 
 @pytest.mark.parametrize(
-    "prefix", ["//evil.example/x", "https://evil.example", '/"><script>', "/a b", "javascript:1"]
+    "prefix",
+    [
+        "//evil.example/x",
+        "https://evil.example",
+        '/"><script>',
+        "/a b",
+        "javascript:1",
+        "/evil",
+        "/user/ann/proxy/1",
+        "//evil.example/proxy/{port}",
+        "/proxy/{port}/more",
+    ],
 )
-def test_prefix_of_a_proxy_is_a_path(store: StoreAddress, prefix: str) -> None:
-    """A header that is no path leads nowhere else."""
-    page = httpx.get(page_url(store, "/project/x/sessions"), headers={"x-forwarded-prefix": prefix})
-    assert '<base href="/">' in page.text
-    assert "evil" not in page.text
+def test_prefix_is_one_of_the_proxy(browser: httpx.Client, store: StoreAddress, prefix: str) -> None:
+    """A header that is no path of jupyter-server-proxy to this very port leads nowhere else."""
+    given = prefix.format(port=store.base_url.rpartition(":")[2])
+    link = opening_link(store, "/project/x/sessions")
+    answer = browser.get(
+        link.partition(".localhost")[2].partition("/")[2], headers={"x-forwarded-prefix": given}
+    )
+    assert '<base href="/">' in answer.text
+    assert "Path=/at-" in answer.headers["set-cookie"]
+    assert "evil" not in answer.text

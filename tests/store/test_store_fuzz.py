@@ -30,7 +30,7 @@ TRACES = "/api/public/otel/v1/traces"
 def app_of_module(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
     path = tmp_path_factory.mktemp("fuzz") / "store.db"
     database = Database(path, functions={"has_words": has_words})
-    app = build_app(Store(database=database, credentials=KEYS, version="1"))
+    app = build_app(Store(database=database, credentials=KEYS, version="1", port=1))
     # What goes wrong inside becomes an answer, as it does for a real client.
     with TestClient(app, base_url="http://127.0.0.1", raise_server_exceptions=False) as client:
         client.headers["authorization"] = AUTHORIZATION

@@ -174,7 +174,7 @@ def test_stranger_on_the_noted_port_is_not_taken_for_the_store(data_dir: Path) -
 @pytest.mark.parametrize("content", ["{", '{"pid": "x"}', '{"pid": 1, "port": 99999999, "version": "1"}'])
 def test_damaged_note_is_ignored(data_dir: Path, content: str) -> None:
     """The note about the running server only saves work; a damaged one is replaced."""
-    data_dir.mkdir()
+    data_dir.mkdir(mode=0o700)
     (data_dir / "store-server.json").write_text(content)
     assert _is_alive(ensure_running(data_dir, idle_timeout_s=120))
 
@@ -189,7 +189,14 @@ def test_lost_note_is_written_again(data_dir: Path) -> None:
 def test_keys_are_private(data_dir: Path) -> None:
     """Key file, note and database can be read by their owner only."""
     ensure_running(data_dir, idle_timeout_s=120)
-    for name in ("store-keys.json", "store-server.json", "store.db"):
+    for name in (
+        "store-keys.json",
+        "store-server.json",
+        "store.db",
+        "store.log",
+        "store-start.lock",
+        "store.sock",
+    ):
         assert stat.S_IMODE((data_dir / name).stat().st_mode) == 0o600, name
 
 
@@ -237,7 +244,7 @@ def test_file_instead_of_folder_is_a_clear_error(tmp_path: Path) -> None:
 
 def test_damaged_key_file_is_a_clear_error(data_dir: Path) -> None:
     """Keys are never replaced silently: links and clients depend on them."""
-    data_dir.mkdir()
+    data_dir.mkdir(mode=0o700)
     (data_dir / "store-keys.json").write_text("{")
     with pytest.raises(StoreError, match=r"store-keys\.json.*Restore the file"):
         ensure_running(data_dir)
@@ -245,7 +252,7 @@ def test_damaged_key_file_is_a_clear_error(data_dir: Path) -> None:
 
 def test_database_of_a_newer_version_is_a_clear_error(data_dir: Path) -> None:
     """When the server cannot start, the error says why, from its log; the database is not touched."""
-    data_dir.mkdir()
+    data_dir.mkdir(mode=0o700)
     with closing(sqlite3.connect(data_dir / "store.db")) as connection:
         connection.execute("PRAGMA user_version = 99")
     with pytest.raises(StoreError, match=r"has schema 99.*Upgrade research-kit"):

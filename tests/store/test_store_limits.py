@@ -29,7 +29,7 @@ def database(tmp_path: Path) -> Iterator[Database]:
 @pytest.fixture
 def app(database: Database) -> Iterator[TestClient]:
     credentials = Credentials(public_key="pk", secret_key="sk", project_id="p")
-    store = Store(database=database, credentials=credentials, version="0")
+    store = Store(database=database, credentials=credentials, version="0", port=1)
     with TestClient(build_app(store), base_url="http://127.0.0.1") as client:
         client.auth = ("pk", "sk")
         yield client

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from html.parser import HTMLParser
 from urllib.parse import quote
 
 import httpx
 import pytest
 from exports import make_span
+from page_visits import enter
 
 from research_kit._words import UNKNOWN
-from research_kit.store import StoreAddress, page_url
+from research_kit.store import StoreAddress
 from research_kit.store.markup import Markup, element, fragment
 
 Send = Callable[..., httpx.Response]
@@ -35,20 +36,19 @@ class _Reader(HTMLParser):
 
 
 @pytest.fixture
-def read_page(store: StoreAddress) -> Iterator[Callable[[str], _Reader]]:
+def read_page(store: StoreAddress, browser: httpx.Client) -> Callable[[str], _Reader]:
     """Open a page as a browser with a valid cookie does."""
-    with httpx.Client(base_url=store.base_url) as browser:
-        browser.get(page_url(store, "/"))
+    place = enter(browser, store)
 
-        def read(path: str, *, status_code: int = 200) -> _Reader:
-            answer = browser.get(f"/project/{store.project_id}{path}")
-            assert answer.status_code == status_code
-            assert answer.headers["content-security-policy"].startswith("default-src 'none'")
-            reader = _Reader()
-            reader.feed(answer.text)
-            return reader
+    def read(path: str, *, status_code: int = 200) -> _Reader:
+        answer = browser.get(f"{place}/project/{store.project_id}{path}")
+        assert answer.status_code == status_code
+        assert answer.headers["content-security-policy"].startswith("default-src 'none'")
+        reader = _Reader()
+        reader.feed(answer.text)
+        return reader
 
-        yield read
+    return read
 
 
 def _chat(session_id: str, *, trace: int = 1) -> list[dict[str, object]]:

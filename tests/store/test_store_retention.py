@@ -80,7 +80,7 @@ def test_server_keeps_within_the_limits_of_its_environment(
     data_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A server that starts with a limit deletes what is beyond it, and says so in its log."""
-    data_dir.mkdir()
+    data_dir.mkdir(mode=0o700)
     database = Database(data_dir / "store.db")
     send(database, trace=1, ages_days=[20])
     send(database, trace=2, ages_days=[1])

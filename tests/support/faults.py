@@ -23,6 +23,8 @@ def _status(status: int, *, state: str = "buffering", reason: str = "", **header
 
 REFUSED_KEYS = r"refused the key \S+ \({}\)\. Check LANGFUSE_PUBLIC_KEY"
 
+# These take as long as a whole answer may.
+SLOW = ("taken silently", "byte by byte", "head byte by byte")
 FAULTS = {
     "refused": Fault("refused", reason="cannot be reached"),
     "blackholed": Fault("blackhole", reason="cannot be reached"),
@@ -37,5 +39,18 @@ FAULTS = {
     "login page": Fault("redirect", reason="answered 302"),
     "request cut": Fault("cut_request", reason="cannot be reached"),
     "answer cut": Fault("cut_answer", reason="cannot be reached"),
+    "deep": Fault("deep", reason="not Langfuse's: it is nested too deeply"),
+    "infinite": Fault(
+        "body",
+        {"body": '{"partialSuccess": {"rejectedSpans": 1e999}}'},
+        reason="not Langfuse's: it holds a number",
+    ),
+    "bomb": Fault("bomb", {"unpacked_mb": 100}, reason="more than 1,000,000 bytes"),
+    "endless": Fault("endless", {"chunk_bytes": 100_000}, reason="more than 1,000,000 bytes"),
+    "byte by byte": Fault("endless", {"chunk_bytes": 1, "delay_s": 0.2}, reason="not complete after 8 s"),
+    "head byte by byte": Fault("endless_head", {"delay_s": 0.2}, reason="not complete after 8 s"),
+    "odd encoding": Fault(
+        "body", {"body": "{}", "headers": {"content-encoding": "br"}}, reason="encoded as 'br'"
+    ),
     "taken silently": Fault("taken_silently", reason="cannot be reached"),
 }

@@ -15,9 +15,11 @@ import subprocess
 import sys
 import threading
 import time
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import urlsplit
@@ -145,6 +147,51 @@ class _Handler(BaseHTTPRequestHandler):
         login = f"http://127.0.0.1:{self.server.front.port}/login"
         self._answer(302, PAGE, {"location": login, "content-type": "text/html"})
 
+    def do_fault_body(self, body: str, status: int = 200, headers: Mapping[str, str] = {}) -> None:
+        """Answer with anything."""
+        self._body()
+        self._answer(status, body.encode("latin-1"), {"content-type": "application/json", **headers})
+
+    def do_fault_deep(self) -> None:
+        self._body()
+        self._answer(200, b"[" * 200_000, {"content-type": "application/json"})
+
+    def do_fault_bomb(self, unpacked_mb: int) -> None:
+        """Answer a little that unpacks to much."""
+        self._body()
+        self._answer(200, _bomb(unpacked_mb), {"content-encoding": "gzip"})
+
+    def do_fault_endless(self, chunk_bytes: int, delay_s: float = 0.0) -> None:
+        """Answer without an end: much at once, or a byte now and then."""
+        self._body()
+        self.send_response(200)
+        self.end_headers()
+        self._pour(bytes(chunk_bytes), delay_s)
+
+    def do_fault_endless_head(self, delay_s: float) -> None:
+        """Send a header without an end, a byte now and then."""
+        self._body()
+        self.wfile.write(b"HTTP/1.1 200 OK\r\nx-header: ")
+        self._pour(b"x", delay_s)
+
+    def do_fault_poison(self, name: str, status: int) -> None:
+        """Fail on what holds ``name``, and take everything else."""
+        body = self._body()
+        content = body
+        with suppress(OSError):
+            content = gzip.decompress(body)
+        if self.command == "POST" and name.encode() in content:
+            self._answer(status, b'{"message": "told to"}')
+        else:
+            self._forward(body)
+
+    def _pour(self, chunk: bytes, delay_s: float) -> None:
+        fault = self.server.front.fault
+        with suppress(OSError):
+            while self.server.front.fault == fault:
+                self.wfile.write(chunk)
+                time.sleep(delay_s)
+
     def do_fault_too_large(self, max_spans: int) -> None:
         body = self._body()
         if self.command == "POST" and _count_spans(body) > max_spans:
@@ -217,6 +264,13 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: object) -> None:
         """Say nothing."""
+
+
+@cache
+def _bomb(unpacked_mb: int) -> bytes:
+    packing = zlib.compressobj(1, wbits=31)
+    parts = [packing.compress(bytes(1_000_000)) for _ in range(unpacked_mb)]
+    return b"".join((*parts, packing.flush()))
 
 
 def _bound_socket(port: int) -> socket.socket:

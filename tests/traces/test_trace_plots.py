@@ -81,13 +81,14 @@ def test_costs_add_up_over_time(frame_of, make_call, make_row) -> None:
 
 
 def test_sessions_are_compared_turn_by_turn(frame_of, make_call) -> None:
-    """Every turn is a point, medians are marked, and the same messages are joined."""
+    """Every turn is a point, medians are marked, and what `compare` pairs is joined."""
     numbered = [{"metadata": {"message_number": number}, "traceId": f"t{number}"} for number in range(3)]
     a, b = (frame_of([make_call(n, cost=0.1, **numbered[n]) for n in range(count)]) for count in (3, 2))
-    latency, tokens, cost = plot_comparison(a, b, names=("a", "b")).axes
+    latency, tokens, cost = plot_comparison(a, b, names=("a", "b"), on="message_number").axes
     assert [label.get_text() for label in latency.get_yticklabels()] == ["a", "b"]
     assert [len(points.get_offsets()) for points in tokens.collections] == [3, 2]
     assert len(cost.lines) == 2 + 2  # two pairs, two medians
+    assert len(plot_comparison(a, b).axes[2].lines) == 2  # without questions nothing is known to be the same
     with pytest.raises(ConfigError, match="Give two names"):
         plot_comparison(a, b, names=("a",))
 

@@ -60,7 +60,7 @@ def test_a_cell_shows_what_it_cost(kernel: Any) -> None:
         """%%cost
 thread = threading.Thread(target=call); thread.start(); thread.join()
 with ThreadPoolExecutor(2) as pool: list(pool.map(call, [0.25, 0.25]))
-around = dict(name="around", as_type="generation", cost_details={"total": 1})
+around = dict(name="around", as_type="generation", cost_details={"total": 0.25})
 with get_client().start_as_current_observation(**around): call()
 await asyncio.gather(*[asyncio.to_thread(call) for _ in range(2)])
 """,

@@ -11,7 +11,7 @@ import pytest
 from research_kit.errors import ConfigError
 from research_kit.traces.frames import build_observations
 from research_kit.views import replay, show
-from research_kit.views.plain_text import plain_line
+from research_kit.views.texts import plain_line
 
 
 def test_a_trace_is_a_tree_with_bars(observations: pd.DataFrame) -> None:

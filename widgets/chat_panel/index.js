@@ -38,10 +38,15 @@ const ENDS = { finished: "Answered", failed: "The answer failed", cancelled: "St
 
 const EXPORTS = { markdown: "Markdown", html: "Web page", jsonl: "JSON lines" };
 
-// Only the store on this computer wants a proof in the link, which is fetched when the link is clicked.
-const STORE_ADDRESS = /^http:\/\/(127\.0\.0\.1|localhost|\[::1\])[:/]/;
+// Pages of the embedded store, also behind jupyter-server-proxy. They open with a link for once, which the kernel
+// makes at the click.
+const STORE_ADDRESS =
+  /^http:\/\/(127\.0\.0\.1|localhost|\[::1\]|rk-[0-9a-f]{16}\.localhost)[:/]|\/proxy\/\d+\/project\//;
 
 // Pixels only, as Python has checked: nothing is loaded.
+// Controls, and what turns the direction of text; in normal use no letter has more than 12 marks.
+const HIDDEN = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u202a-\u202e\u2066-\u2069]/g;
+const MARKS = /(\p{M}{12})\p{M}+/gu;
 const PICTURE = /^data:image\/(png|jpeg|gif|webp);base64,[A-Za-z0-9+/=]+$/;
 
 // What may follow the fence of code for a cell; many models name no language.
@@ -166,6 +171,13 @@ class Notebook {
     const index = Number(cell?.dataset.windowedListIndex ?? NaN);
     return Number.isInteger(index) ? index : count - 1;
   }
+}
+
+/** What is shown of a text before Python has rendered it: no control characters, none that turn the others. */
+function plainText(text) {
+  const escaped = (character) => `\\u${character.charCodeAt(0).toString(16).padStart(4, "0")}`;
+  // Browsers take seconds to draw thousands of marks on one letter.
+  return text.replace(HIDDEN, escaped).replace(MARKS, "$1…");
 }
 
 /** The characters of `text` from `start` to `end`, counted as Python counts them. */
@@ -371,7 +383,7 @@ class MessageView {
     const ids = new Set(message.tools.map((tool) => tool.call_id));
     for (const [id, view] of this.tools) if (!ids.has(id)) view.root.remove();
     for (const tool of message.tools) this.updateTool(tool);
-    if (message.role === "user") this.tail.textContent = message.text;
+    if (message.role === "user") this.tail.textContent = plainText(message.text);
     else this.showAnswer(message.html);
     this.body.hidden = message.state !== "running" && !message.text;
     this.error.textContent = message.error ?? "";
@@ -413,7 +425,7 @@ class MessageView {
 
   showTail() {
     const rest = this.isOpen ? sliceText(this.text, this.htmlLength) : "";
-    this.tail.textContent = rest;
+    this.tail.textContent = plainText(rest);
     if (this.isOpen) this.tail.append(element("span", "rk-caret"));
   }
 

@@ -103,10 +103,11 @@ COMPARISON: Schema = (
     own("difference", "float64", "`b` minus `a`; when paired, mean (or median) of the differences."),
     own("difference_low", "float64", "Lower end of its confidence interval; NA below two rows."),
     own("difference_high", "float64", "Upper end."),
-    own("relative_difference", "float64", "`difference` by `value_a`; NA when that is 0."),
+    own("relative_difference", "float64", "`difference` by `value_a`; NA when that is 0, and of rates."),
     own("hedges_g", "float64", "Difference of the means in standard deviations, corrected for few rows."),
     own("rank_effect", "float64", "Cliff's delta, or of pairs the rank-biserial correlation; -1 to 1."),
     own("interval", "string", "How the interval was found."),
+    own("is_rate", "boolean", "Whether the values are yes or no, so that `difference` is in points of 1."),
 )
 
 ANOMALIES: Schema = (
@@ -127,9 +128,13 @@ ANOMALIES: Schema = (
 FORECAST: Schema = (
     own("day", "datetime64[ns, UTC]", "Day, in UTC."),
     own("cost_usd", "float64", "Expected cost from the first day of the forecast to the end of this one."),
-    own("cost_low_usd", "float64", "Lower end of the prediction interval."),
+    own("cost_low_usd", "float64", "Lower end of the prediction interval; NA where there is none."),
     own("cost_high_usd", "float64", "Upper end."),
-    own("over_budget_share", "float64", "Share of the simulations above the budget by then; NA without one."),
+    own(
+        "over_budget_share",
+        "float64",
+        "Probability that the budget is exceeded by then; NA without budget or interval.",
+    ),
 )
 
 RESULTS: Mapping[str, Schema] = {

@@ -1,7 +1,7 @@
 """What was spent, and what caches saved.
 
-Owns the formulas; reads nothing. Invariant: functions are pure, and of observations inside one another only
-the innermost that carries a cost counts.
+Owns the formulas; reads nothing. Invariant: functions are pure, and what counts is decided in
+`research_kit.counting`.
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ def cost_by(
 ) -> pd.DataFrame:
     """Return costs and tokens per group, most expensive first.
 
-    One row per group in which an LM was called or anything cost something. Of observations inside one
-    another only the innermost that carries a cost counts, so a wrapper that repeats the cost of its calls is
-    not added again; tokens likewise. Source: `observations_df` (complete traces); dollars as the server or
+    One row per group in which an LM was called or anything cost something. What repeats what is inside it, as
+    an agent that carries the cost of its calls, is not added again (docs/counting.md); tokens likewise.
+    Source: `observations_df` (complete traces); dollars as the server or
     the client priced them.
 
     ``engine="server"`` has the metrics API add up instead, so that nothing is downloaded: all generations and
@@ -74,7 +74,8 @@ def cost_by(
         return build_result(keys, COSTS, _ordered(cost_on_server(keys, where), keys))
     require_columns(given, _COST_NEEDS, "cost_by")
     counted = with_groups(count_once(given), given, keys, "cost_by")
-    counts = counted["is_call"] | counted["cost_usd"].notna() | counted["total_tokens"].notna()
+    measures = ["cost_usd", "input_tokens", "output_tokens", "total_tokens"]
+    counts = counted["is_call"] | counted[measures].notna().any(axis="columns")
     groups = group_rows(counted[counts], keys)
     sums = groups[["cost_usd", "input_tokens", "output_tokens"]].sum(min_count=1)
     sums["call_count"] = groups["is_call"].sum()

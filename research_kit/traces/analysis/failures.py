@@ -19,11 +19,13 @@ from research_kit.traces.analysis.grouping import (
     require_columns,
     with_groups,
 )
-from research_kit.traces.counting import is_innermost
+from research_kit.traces.counting import count_once
 
 __all__ = ["error_summary"]
 
-_NEEDS = ("trace_id", "observation_id", "parent_observation_id", "name", "start_time", "is_error", "error")
+_NEEDS = (
+    "trace_id", "observation_id", "parent_observation_id", "type", "name", "start_time", "is_error", "error",
+)  # fmt: skip
 # Hexadecimal ids and addresses first, so that their digits do not make many of one.
 _VARIABLE = r"0x[0-9a-fA-F]+|\b(?=[0-9a-fA-F-]*\d)[0-9a-fA-F]{8}[0-9a-fA-F-]*\b|\d+(?:[.,:]\d+)*"
 
@@ -45,11 +47,10 @@ def error_summary(frame: pd.DataFrame, by: str | Sequence[str] | None = "name") 
     """
     keys = read_keys(by) if by is not None else []
     require_columns(frame, _NEEDS, "error_summary")
-    is_error = frame["is_error"].fillna(False).astype("bool")
     values = frame[["trace_id", "observation_id", "start_time"]].rename(
         columns={"trace_id": "error_trace_id", "observation_id": "error_observation_id", "start_time": "time"}
     )
-    values = values.assign(error=kind_of_error(frame["error"]), is_counted=is_innermost(frame, is_error))
+    values = values.assign(error=kind_of_error(frame["error"]), is_counted=count_once(frame)["is_error"])
     rows = with_groups(values, frame, keys, "error_summary").sort_values("time", kind="stable")
     names = key_names(keys)
     kinds = rows[rows["is_counted"]].groupby([*names, "error"], dropna=False, sort=True)

@@ -8,7 +8,6 @@ are in the same order.
 from __future__ import annotations
 
 import math
-import warnings
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -19,10 +18,6 @@ __all__ = ["Interval", "Sample", "Statistic", "Uncertainty", "hedges_g", "rank_e
 Sample = np.ndarray[tuple[int], np.dtype[np.float64]]
 Statistic = Literal["mean", "median"]
 
-# A jackknife, which the BCa interval needs, takes memory with the square of the size.
-_MOST_FOR_BCA = 1_000
-# From here on the mean is as good as normally distributed, and resampling only takes time.
-_MOST_FOR_RESAMPLING = 10_000
 _NUMBERS_PER_BATCH = 4_000_000
 
 
@@ -73,23 +68,34 @@ class Uncertainty:
             return _TOO_FEW
         if is_rate and self.statistic == "mean":
             return self._of_paired_rates(a, b) if is_paired else self._of_rates(a, b)
-        if not is_paired:
-            return self._of_difference(a, b)
-        return _NO_SPREAD if _are_equal(b - a, np.concatenate([a, b])) else self._of_pairs(b - a)
+        return self._of_pairs(a, b) if is_paired else self._of_difference(a, b)
 
     def _of_difference(self, a: Sample, b: Sample) -> Interval:
         if _are_equal(a, a) and _are_equal(b, b):
             return _NO_SPREAD
-        if self.statistic == "mean" and min(len(a), len(b)) > _MOST_FOR_RESAMPLING:
-            error = math.sqrt(a.var(ddof=1) / len(a) + b.var(ddof=1) / len(b))
-            return self._normal(float(b.mean() - a.mean()), error)
-        return self._bootstrap((b, a))
+        return self._welch(a, b) if self.statistic == "mean" else self._bootstrap((b, a))
 
-    def _of_pairs(self, differences: Sample) -> Interval:
-        if self.statistic == "mean" and len(differences) > _MOST_FOR_RESAMPLING:
-            error = math.sqrt(differences.var(ddof=1) / len(differences))
-            return self._normal(float(differences.mean()), error)
-        return self._bootstrap((differences,))
+    def _of_pairs(self, a: Sample, b: Sample) -> Interval:
+        differences = b - a
+        if _are_equal(differences, np.concatenate([a, b])):
+            value = self.value(differences)
+            return Interval(value, value, "all differences the same")
+        if self.statistic == "median":
+            return self._bootstrap((differences,))
+        count = len(differences)
+        error = math.sqrt(differences.var(ddof=1) / count)
+        return self._student(float(differences.mean()), error, count - 1, "paired t")
+
+    def _welch(self, a: Sample, b: Sample) -> Interval:
+        of_a, of_b = a.var(ddof=1) / len(a), b.var(ddof=1) / len(b)
+        freedom = (of_a + of_b) ** 2 / (of_a**2 / (len(a) - 1) + of_b**2 / (len(b) - 1))
+        return self._student(float(b.mean() - a.mean()), math.sqrt(of_a + of_b), freedom, "Welch's t")
+
+    def _student(self, center: float, error: float, freedom: float, method: str) -> Interval:
+        from scipy.stats import t
+
+        reach = float(t.ppf((1 + self.confidence) / 2, freedom)) * error
+        return Interval(center - reach, center + reach, method)
 
     def _of_rates(self, a: Sample, b: Sample) -> Interval:
         """Return the interval of the difference of two rates of 0 and 1 (Newcombe 1998, method 10)."""
@@ -103,7 +109,7 @@ class Uncertainty:
         """Return the interval of the difference of rates of pairs of 0 and 1 (Agresti and Min 2005)."""
         gained, lost, count = float(((b - a) > 0).sum()) + 0.5, float(((b - a) < 0).sum()) + 0.5, len(a) + 2
         variance = (gained + lost - (gained - lost) ** 2 / count) / count**2
-        low, high, _ = self._normal((gained - lost) / count, math.sqrt(variance))
+        low, high, _ = self._student((gained - lost) / count, math.sqrt(variance), math.inf, "normal")
         return Interval(max(low, -1.0), min(high, 1.0), "Agresti-Min")
 
     def _wilson(self, sample: Sample) -> tuple[float, float]:
@@ -112,40 +118,21 @@ class Uncertainty:
         found = binomtest(int(sample.sum()), len(sample)).proportion_ci(self.confidence, method="wilson")
         return float(found.low), float(found.high)
 
-    def _normal(self, center: float, error: float) -> Interval:
-        from scipy.stats import norm
-
-        reach = float(norm.ppf((1 + self.confidence) / 2)) * error
-        return Interval(center - reach, center + reach, "normal")
-
     def _bootstrap(self, samples: tuple[Sample, ...]) -> Interval:
-        """Return a BCa interval (Efron 1987); of medians and large samples the percentiles.
-
-        The jackknife behind BCa is not consistent for medians.
-        """
-        is_small = max(map(len, samples)) <= _MOST_FOR_BCA
-        if self.statistic == "mean" and is_small:
-            found = self._resampled(samples, "BCa")
-            if not math.isnan(found.low + found.high):
-                return found
-        return self._resampled(samples, "percentile")
-
-    def _resampled(self, samples: tuple[Sample, ...], method: str) -> Interval:
+        """Return the percentiles of resamples, for medians; the jackknife of BCa is not consistent there."""
         from scipy.stats import bootstrap
 
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # a degenerate BCa is NaN, and handled
-            interval = bootstrap(
-                samples,
-                self._difference,
-                vectorized=True,
-                n_resamples=self.resample_count,
-                batch=max(1, _NUMBERS_PER_BATCH // max(map(len, samples))),
-                confidence_level=self.confidence,
-                method=method,
-                rng=np.random.default_rng(self.seed),
-            ).confidence_interval
-        return Interval(float(interval.low), float(interval.high), f"bootstrap, {method}")
+        interval = bootstrap(
+            samples,
+            self._difference,
+            vectorized=True,
+            n_resamples=self.resample_count,
+            batch=max(1, _NUMBERS_PER_BATCH // max(map(len, samples))),
+            confidence_level=self.confidence,
+            method="percentile",
+            rng=np.random.default_rng(self.seed),
+        ).confidence_interval
+        return Interval(float(interval.low), float(interval.high), "bootstrap, percentile")
 
     def _difference(self, first: Any, second: Any = None, *, axis: int = -1) -> Any:
         value = self._reduce(first, axis=axis)

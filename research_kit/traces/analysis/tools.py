@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import pandas as pd
 
+from research_kit.counting import tool_name
 from research_kit.traces.analysis.columns import TOOLS
 from research_kit.traces.analysis.grouping import build_rows, require_columns
 from research_kit.traces.counting import count_once, name_tools
@@ -48,7 +49,7 @@ def tool_summary(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _calls(frame: pd.DataFrame) -> pd.DataFrame:
-    return frame.assign(tool_name=frame["name"])[count_once(frame)["is_tool_call"]]
+    return frame.assign(tool_name=frame["name"].map(tool_name))[count_once(frame)["is_tool_call"]]
 
 
 def _costs(frame: pd.DataFrame) -> pd.Series[float]:

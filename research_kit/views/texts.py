@@ -1,33 +1,29 @@
 """Times and texts of traces as views show them.
 
-Owns how they are shortened and cleaned; numbers are worded in `_words`. Invariant: no text holds characters
-that control a terminal.
+Owns how they are shortened; numbers are worded in `_words`. That foreign text is plain in what is shown, see
+to `element` and `View.to_text`.
 """
 
 from __future__ import annotations
 
 import json
-import re
 from typing import Any
 
 import pandas as pd
 
 from research_kit._words import UNKNOWN
+from research_kit.plain_text import plain_characters
 
 __all__ = [
     "known",
     "pause_text",
     "plain_line",
-    "printable",
     "shortened",
     "structure_of",
     "time_text",
 ]
 
 MAX_CHARACTERS = 20_000
-
-# Tab and line feed stay; every other control character may move the cursor or colour what follows.
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 def known(value: Any) -> Any:
@@ -53,21 +49,16 @@ def time_text(moment: pd.Timestamp | None, *, has_date: bool = False) -> str:
     return f"{moment:%Y-%m-%d %H:%M:%S UTC}" if has_date else f"{moment:%H:%M:%S}"
 
 
-def printable(text: str) -> str:
-    """Return ``text`` without control characters and half characters."""
-    return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text).encode("utf-8", "replace").decode()
-
-
 def plain_line(text: str, length: int) -> str:
     """Return ``text`` on one line of at most ``length`` characters."""
-    line = " ".join(printable(text[: 4 * length]).split())
+    line = " ".join(plain_characters(text[: 4 * length]).split())
     return line if len(line) <= length else f"{line[: length - 1]}…"
 
 
 def shortened(text: str) -> str:
     """Return at most so much of a text as a page can hold, saying what is left out."""
     hidden = len(text) - MAX_CHARACTERS
-    return printable(text if hidden <= 0 else f"{text[:MAX_CHARACTERS]}\n… {hidden:,} more characters")
+    return text if hidden <= 0 else f"{text[:MAX_CHARACTERS]}\n… {hidden:,} more characters"
 
 
 def structure_of(value: Any) -> str:
