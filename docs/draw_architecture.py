@@ -31,15 +31,23 @@ _PURPOSES = {
     "chat": "conversation and panel",
     "cli": "commands",
     "config": "settings",
+    "counting": "what counts, once",
     "errors": "what can go wrong",
     "instrumentation": "libraries into observations",
     "ipython": "extension and magics",
+    "masking": "no secrets in texts",
+    "plain_stream": "what libraries print",
+    "plain_text": "foreign text, made plain",
+    "private": "own files and folders",
     "regression": "notebooks as tests",
     "session": "identity, stamping, delivery",
+    "sources": "where values come from",
     "store": "embedded server",
     "traces": "API into frames",
     "transfer": "push and pull",
+    "trust": "what the user has trusted",
     "views": "reports and export",
+    "wire": "one way to a server",
 }
 
 

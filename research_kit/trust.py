@@ -251,8 +251,7 @@ def check_transport(url: str, *, secret: str, environ: Mapping[str, str] | None 
             f", or, when you trust the network between, set {PLAIN_HTTP_VARIABLE}={host} in your environment"
         )
     raise ConfigError(
-        f"{secret} would go to {_without_user(url)!r} unencrypted, where everybody on the way can read it. "
-        f"{remedy}."
+        f"{secret} would go to {url!r} unencrypted, where everybody on the way can read it. {remedy}."
     )
 
 
@@ -266,11 +265,6 @@ def _may_leave(host: str, environ: Mapping[str, str]) -> bool:
     """Whether a proxy may get what is sent to a host of this machine; the usual names are kept from it."""
     is_proxied = any(environ.get(name) or environ.get(name.upper()) for name in ("http_proxy", "all_proxy"))
     return is_proxied and host not in LOOPBACK_NAMES
-
-
-def _without_user(url: str) -> str:
-    """Return an address without the password that may stand in it."""
-    return re.sub(r"(//)[^/]*@", r"\1", url)
 
 
 def _named_places(environ: Mapping[str, str] | None) -> set[Path]:

@@ -24,6 +24,11 @@ from research_kit.trust import TRUST_VARIABLE, is_trusted, read_own_file
 __all__ = ["PROJECT_NAMES", "EnvironmentFile", "is_own_name", "read_environment_file"]
 
 _PREFIXES = ("LANGFUSE_", "RESEARCH_KIT_")
+_OWN_NAME = re.compile(r"(?:LANGFUSE|RESEARCH_KIT)_[A-Z0-9_]+")
+# Reading takes a second for so much, and longer than anybody waits for a line of blanks.
+_MAX_BYTES = 256_000
+_BLANKS = re.compile(r"[^\S\r\n]{64,}")
+_MAX_VALUE_CHARS = 10_000
 # What a file of the project may decide. Missing are limits, for they delete what waits or is stored; folders;
 # the session, which may be another project's; and what only Langfuse's SDK reads.
 PROJECT_NAMES = frozenset(
@@ -42,7 +47,7 @@ PROJECT_NAMES = frozenset(
 )
 _MASK = "RESEARCH_KIT_MASK"
 _OTHER_KEY = "OPENAI_API_KEY"
-_REFERENCE = re.compile(r"\$\{([^}:]*)(?::-([^}]*))?\}")
+_REFERENCE = re.compile(r"\$\{([A-Za-z0-9_]{1,100})(?::-([^}]{0,1000}))?\}")
 # A repeated group may try each text in more ways than there is time for.
 _REPEATED_GROUP = re.compile(r"\)(?:[*+]|\{\d*,\})")
 
@@ -87,7 +92,11 @@ def read_environment_file() -> EnvironmentFile:
         content = read_own_file(path)
     except ConfigError as error:
         return EnvironmentFile(path, problems=(str(error),))
-    text = _decoded(path, content)
+    if len(content) > _MAX_BYTES:
+        return EnvironmentFile(
+            path, problems=(f"{str(path)!r} is not read: it has over {_MAX_BYTES} bytes.",)
+        )
+    text = _BLANKS.sub(" ", _decoded(path, content))
     # Most files are of other programs' variables, and reading them costs a library.
     if not any(prefix in text for prefix in _PREFIXES):
         return EnvironmentFile(path)
@@ -98,7 +107,7 @@ def read_environment_file() -> EnvironmentFile:
 
 def is_own_name(name: str) -> bool:
     """Whether a variable is Langfuse's or this package's."""
-    return name.startswith(_PREFIXES)
+    return _OWN_NAME.fullmatch(name) is not None
 
 
 def _find() -> Path | None:
@@ -156,13 +165,16 @@ def _take_some(path: Path, values: Mapping[str, str]) -> EnvironmentFile:
 
 
 def _resolved(values: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
-    """Return the values with what they take from the file itself, and the names that take in other things."""
+    """Return the values with what they take from the file itself, and the names of those that want more."""
     said: dict[str, str] = {}
     unresolved: list[str] = []
     for name, value in values.items():
         references = list(_REFERENCE.finditer(value))
         if any(found[1] not in said and found[2] is None for found in references):
             unresolved.append(name)
+            continue
+        parts = [said.get(found[1], found[2]) for found in references]
+        if len(value) + sum(map(len, parts)) > _MAX_VALUE_CHARS:
             continue
         said[name] = _REFERENCE.sub(lambda found: said.get(found[1], found[2]), value)
     return said, [name for name in unresolved if is_own_name(name)]

@@ -30,6 +30,7 @@ Masker: TypeAlias = Callable[[str], str]
 _IS_KNOWN = SpanFlags.SPAN_FLAGS_CONTEXT_HAS_IS_REMOTE_MASK
 _IS_REMOTE = SpanFlags.SPAN_FLAGS_CONTEXT_IS_REMOTE_MASK
 _UNSET = Status()
+_INT64 = 2**63
 _MAX_REMEMBERED_LENGTH = 256
 _REMEMBERED_COUNT = 2048
 
@@ -173,8 +174,10 @@ def _set_value(target: AnyValue, value: Any, mask: Masker, key: str) -> None:
             target.string_value = masked_member(mask, key, value)
         case bool():
             target.bool_value = value
-        case int():
+        case int() if -_INT64 <= value < _INT64:
             target.int_value = value
+        case int():
+            target.string_value = _digits(value)
         case float():
             target.double_value = value
         case bytes():
@@ -189,3 +192,11 @@ def _set_value(target: AnyValue, value: Any, mask: Masker, key: str) -> None:
                 _set_value(target.array_value.values.add(), item, mask, key)
         case _:
             target.string_value = masked_member(mask, key, str(value))
+
+
+def _digits(value: int) -> str:
+    """Return a whole number that the protocol cannot carry as text."""
+    try:
+        return str(value)
+    except ValueError:  # Python writes no number of thousands of digits
+        return f"a number of {value.bit_length()} bits"

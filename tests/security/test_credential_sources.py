@@ -411,3 +411,37 @@ def call_with(
     if "to" in given:
         given["from_url"] = given.pop("to")
     return pull("session", **given)
+
+
+STRANGE_NAMES = "'LANGFUSE_A=B'=x\n'RESEARCH_KIT_\x1b[2J'=x\n'LANGFUSE_\n::error::x'=x\nLANGFUSE_=x\n"
+HOSTILE = {
+    "blanks": "LANGFUSE_USER_ID=a" + " " * 200_000 + "x\n",
+    "open references": "LANGFUSE_USER_ID=" + "${" * 100_000 + "\n",
+    "open defaults": "LANGFUSE_USER_ID=" + "${A:-" * 40_000 + "\n",
+    "doubling": "A0=" + "x" * 9_000 + "\n" + "".join(f"A{n + 1}=${{A{n}}}${{A{n}}}\n" for n in range(40)),
+    "huge": "LANGFUSE_USER_ID=x\n" * 40_000,
+    "names that are none": STRANGE_NAMES,
+}
+
+
+@pytest.mark.parametrize("case", HOSTILE)
+def test_hostile_file_is_read_within_bounds(
+    world: World, capfd: pytest.CaptureFixture[str], case: str
+) -> None:
+    """Reading ends soon, grows nothing, and prints nothing, whatever stands in the file."""
+    path = write(world.root / "project", HOSTILE[case])
+    world.monkeypatch.chdir(path.parent)
+    problems = read_environment_file().problems
+    assert sum(map(len, os.environ.values())) < 1_000_000
+    assert bool(problems) is (case == "huge")
+    assert capfd.readouterr() == ("", "")
+
+
+def test_names_that_no_variable_has_are_passed_over(world: World) -> None:
+    """What is quoted where a name stands sets nothing, in a trusted file either."""
+    path = write(world.root / "project", STRANGE_NAMES)
+    trust_file(path, path.read_bytes())
+    world.monkeypatch.chdir(path.parent)
+    before = dict(os.environ)
+    assert read_environment_file().is_trusted
+    assert dict(os.environ) == before
