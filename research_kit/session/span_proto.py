@@ -180,16 +180,21 @@ def _set_value(target: AnyValue, value: Any, mask: Masker, key: str) -> None:
             target.double_value = value
         case bytes():
             target.bytes_value = mask(value.decode("latin-1")).encode("latin-1", "replace")
-        case Mapping():
-            target.kvlist_value.SetInParent()
-            for name, item in value.items():
-                _set_value(target.kvlist_value.values.add(key=mask(str(name))).value, item, mask, str(name))
-        case Sequence():
-            target.array_value.SetInParent()
-            for item in value:
-                _set_value(target.array_value.values.add(), item, mask, key)
+        case Mapping() | Sequence():
+            _set_values(target, value, mask, key)
         case _:
             target.string_value = masked_member(mask, key, str(value))
+
+
+def _set_values(target: AnyValue, value: Mapping[str, Any] | Sequence[Any], mask: Masker, key: str) -> None:
+    if isinstance(value, Mapping):
+        target.kvlist_value.SetInParent()
+        for name, item in value.items():
+            _set_value(target.kvlist_value.values.add(key=mask(str(name))).value, item, mask, str(name))
+        return
+    target.array_value.SetInParent()
+    for item in value:
+        _set_value(target.array_value.values.add(), item, mask, key)
 
 
 def _set_number(target: AnyValue, value: int) -> None:
