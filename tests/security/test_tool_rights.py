@@ -424,7 +424,7 @@ sys.exit("it ends")
     server = ToolServer(
         "noisy", StdioServerParameters(command=sys.executable, args=["-c", code]), timeout_s=DEADLINE_S
     )
-    server.log_path.parent.mkdir(parents=True)
+    server.log_path.parent.mkdir(parents=True, mode=0o700)
     server.log_path.write_text("of an earlier release\n")
     server.log_path.chmod(0o644)
     with pytest.raises(ToolError, match="it ends") as caught:
