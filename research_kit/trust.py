@@ -298,8 +298,9 @@ def _fingerprint(content: bytes) -> str:
 
 
 def _notes_folder() -> Path:
-    # Not in RESEARCH_KIT_DATA_DIR, which may lie in a project.
-    return user_config_path("research-kit") / "trusted"
+    # Not in RESEARCH_KIT_DATA_DIR, which may lie in a project; nor in a folder below wherever we are.
+    folder = user_config_path("research-kit")
+    return (folder if folder.is_absolute() else Path.home() / ".config" / "research-kit") / "trusted"
 
 
 def _note_path(place: Path) -> Path:

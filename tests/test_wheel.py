@@ -28,7 +28,13 @@ def test_wheel_carries_what_is_needed(packages: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
         [entry_points] = [archive.read(name).decode() for name in names if name.endswith("entry_points.txt")]
-    for name in ("chat/static/index.js", "chat/static/index.css", "py.typed", "store/model_prices.json"):
+    for name in (
+        "chat/static/index.js",
+        "chat/static/index.css",
+        "py.typed",
+        "store/model_prices.json",
+        "masking/formats.json",
+    ):
         assert f"research_kit/{name}" in names
     assert not [name for name in names if name.startswith(("tests/", "notebooks/", "widgets/"))]
     assert "pytest_plugin" in entry_points

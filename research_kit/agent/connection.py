@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 __all__ = ["Connection", "HttpTarget"]
 
 logger = logging.getLogger(__name__)
+# Without a handler, Python prints what MCP's client says of a server's mistakes into the cell.
+logging.getLogger("mcp.client").addHandler(logging.NullHandler())
 
 # The MCP client gives a started program 2 s to end by itself and kills it after 2 more.
 _CLOSE_TIMEOUT_S = 5.0

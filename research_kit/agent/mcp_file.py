@@ -54,7 +54,7 @@ def find_mcp_config(directory: Path) -> Path | None:
     """Return the nearest ``.mcp.json`` or ``mcp.json`` in ``directory`` or above it, None without one."""
     start = directory.resolve()
     candidates = (folder / name for folder in (start, *start.parents) for name in CONFIG_NAMES)
-    return next((path for path in candidates if path.is_file()), None)
+    return next((path for path in candidates if _is_file(path)), None)
 
 
 def load_mcp_file(path: Path) -> McpFile:
@@ -92,6 +92,13 @@ def variable_names(entry: Any) -> Iterator[str]:
             waiting += value
         elif isinstance(value, str):
             yield from (found[1] for found in VARIABLE.finditer(value))
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # in a folder that is closed to us
+        return False
 
 
 def _parse(path: Path, content: bytes) -> dict[str, Any]:

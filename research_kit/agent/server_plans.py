@@ -15,9 +15,10 @@ from typing import Any
 from research_kit._words import visible_text
 from research_kit.agent.mcp_file import McpFile, variable_names
 from research_kit.masking import masked_text
+from research_kit.sources import trust_command
 from research_kit.trust import TRUST_VARIABLE
 
-__all__ = ["OWN_COMMAND", "OWN_SETTINGS", "ServerPlan", "plan_servers", "trust_command"]
+__all__ = ["OWN_COMMAND", "OWN_SETTINGS", "ServerPlan", "plan_servers"]
 
 OWN_COMMAND = "research-kit"
 # What this installation's own servers are given, whatever their entry says.
@@ -43,9 +44,10 @@ class ServerPlan:
     def refusal(self, path: Path) -> str:
         """Return why the server of a file that is not trusted cannot be used, and what to do."""
         deed = visible_text("; it ".join([self.deed, *self.details]), limit=_MAX_REFUSAL)
+        command = visible_text(trust_command(path))
         return (
-            f"not trusted, so not used: it {deed}. To allow it: {trust_command(path)}, or Trust in the chat "
-            f"panel; where nobody can be asked, name its folder in {TRUST_VARIABLE}."
+            f"not trusted, so not used: it {deed}. To allow it: {command}, or Trust in the chat panel; where "
+            f"nobody can be asked, name its folder in {TRUST_VARIABLE}."
         )
 
 
@@ -55,11 +57,6 @@ def plan_servers(file: McpFile) -> tuple[ServerPlan, ...]:
         ServerPlan(name=_safe(name), deed=_deed(entry), details=tuple(_details(entry)))
         for name, entry in file.entries.items()
     )
-
-
-def trust_command(path: Path) -> str:
-    """Return the command that asks about a file."""
-    return f"research-kit trust {visible_text(shlex.quote(str(path)))}"
 
 
 def _deed(entry: Any) -> str:

@@ -153,8 +153,8 @@ def _failure_of(line: bytes, cause: str) -> JSONRPCMessage | None:
     if request_id is None:
         return None
     details = next((part.strip() for part in cause.splitlines() if "Invalid JSON" in part), "it is no answer")
-    text = f"an answer that cannot be read as JSON in UTF-8 ({details.partition(' [')[0]})"
-    return JSONRPCError(jsonrpc="2.0", id=request_id, error=ErrorData(code=PARSE_ERROR, message=text))
+    fault = ErrorData(code=PARSE_ERROR, message=details.partition(" [")[0])
+    return JSONRPCError(jsonrpc="2.0", id=request_id, error=fault)
 
 
 def _request_id(line: bytes) -> int | str | None:

@@ -6,6 +6,7 @@ secret that is known as one is in it.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from datetime import UTC, datetime
 from pathlib import Path
@@ -60,9 +61,11 @@ class ToolLog:
 
     def _put(self, text: str) -> None:
         content = text.encode("utf-8", "replace")[-MAX_LOG_BYTES // 2 :]
-        if os.fstat(self.file.fileno()).st_size + len(content) > MAX_LOG_BYTES:
-            self.file.truncate(0)
-        self.file.write(content)
+        # On a full disk the program goes on, and its complaints are lost.
+        with contextlib.suppress(OSError):
+            if os.fstat(self.file.fileno()).st_size + len(content) > MAX_LOG_BYTES:
+                self.file.truncate(0)
+            self.file.write(content)
 
 
 def read_log_end(path: Path) -> str:

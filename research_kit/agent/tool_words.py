@@ -28,6 +28,7 @@ __all__ = [
 
 # What a server may ask of a client that offers it; both are refused, in the words of either side.
 _UNANSWERED = {"elicitation": "the user something", "sampling": "the client's language model something"}
+_PARSE_ERROR = -32700
 _MAX_QUOTED = 500
 _MAX_NAMED = 50
 
@@ -70,6 +71,11 @@ def refused(server: str, action: str, message: str, code: int) -> str:
             "not answered here. Give what it needs as arguments, or use another tool."
         )
     quoted = visible_text(masked_text(message), limit=_MAX_QUOTED)
+    if code == _PARSE_ERROR:
+        return (
+            f"Cannot {action} of the MCP server {server!r}: its answer cannot be read as JSON in UTF-8: "
+            f"{quoted}. Ask for less at once, or tell the people who wrote the server."
+        )
     return (
         f"Cannot {action} of the MCP server {server!r}: it answered '{quoted}' (code {code}). "
         "Check the tool's name and arguments."

@@ -171,6 +171,7 @@ class ToolServer:
         on_progress: OnProgress | None = None,
         may_run: MayRun | None = None,
     ) -> ToolOutcome:
+        _check_arguments(name, arguments)
         attempts: list[Tool] = []
 
         async def call(client: Client) -> ToolOutcome:
@@ -304,6 +305,18 @@ def is_read_only(tool: Tool) -> bool:
     """Return True when the server says that ``tool`` changes nothing, and does not contradict itself."""
     hints = tool.annotations
     return hints is not None and hints.read_only_hint is True and hints.destructive_hint is not True
+
+
+def _check_arguments(name: str, arguments: dict[str, Any]) -> None:
+    """Refuse what no message can carry; the transport would fail over it, and its call wait for an answer."""
+    from pydantic_core import PydanticSerializationError, to_json
+
+    try:
+        to_json(arguments)
+    except (PydanticSerializationError, ValueError) as error:
+        raise ToolError(
+            f"Cannot call the tool {name!r}: its arguments cannot be written as JSON: {error}. Correct them."
+        ) from error
 
 
 async def _on_agent_loop(coro: Coroutine[Any, Any, T]) -> T:

@@ -13,8 +13,9 @@ from pathlib import Path
 
 from research_kit._words import visible_text
 from research_kit.agent.mcp_file import McpFile, find_mcp_config, load_mcp_file
-from research_kit.agent.server_plans import ServerPlan, plan_servers, trust_command
+from research_kit.agent.server_plans import ServerPlan, plan_servers
 from research_kit.errors import ConfigError
+from research_kit.sources import trust_command
 from research_kit.trust import trust_file
 
 __all__ = ["TrustQuestion", "find_trust_question", "read_config_state"]

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from research_kit._words import visible_text
-from research_kit.agent.server_plans import trust_command
 from research_kit.agent.trusting import TrustQuestion, find_trust_question, read_config_state
 from research_kit.errors import ConfigError
 from research_kit.masking import MASK
+from research_kit.sources import trust_command
 
 __all__ = ["ToolTrust"]
 
@@ -40,15 +40,23 @@ class ToolTrust:
 
     def read_state(self) -> str:
         """Return what changes when other servers may be used."""
-        return "" if self._get_directory is None else read_config_state(self._get_directory())
+        directory = self._directory()
+        return "" if directory is None else read_config_state(directory)
 
     def to_wire(self) -> dict[str, Any] | None:
         """Look at the file and return the question as a browser reads it; None when there is none to ask."""
-        question = None if self._get_directory is None else find_trust_question(self._get_directory())
+        directory = self._directory()
+        question = None if directory is None else find_trust_question(directory)
         with self._lock:
             self._question = question
             is_open = question is not None and question.question_id not in self._put_off
         return _wire(question) if question is not None and is_open else None
+
+    def _directory(self) -> Path | None:
+        try:
+            return None if self._get_directory is None else self._get_directory()
+        except OSError:  # the kernel's folder is gone
+            return None
 
     def decide(self, question_id: str, decision: str) -> None:
         """Answer the question that was shown: ``trust``, or ``later`` for not now.
@@ -91,7 +99,7 @@ def _notes(question: TrustQuestion, text: str, *, is_whole: bool) -> list[str]:
         count = len(question.plans)
         return [
             f"It names {count:,} server{'s' * (count != 1)} in more words than can be judged here. Read "
-            f"it in a terminal: {trust_command(question.file.path)}"
+            f"it in a terminal: {visible_text(trust_command(question.file.path))}"
         ]
     notes = [
         "They run with your rights, and tools that they call read-only run without asking. You are asked "

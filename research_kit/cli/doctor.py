@@ -28,6 +28,7 @@ from research_kit.errors import ResearchKitError
 from research_kit.masking import masked_text
 from research_kit.plain_text import plain_text
 from research_kit.session.environment_file import read_environment_file
+from research_kit.sources import trust_command
 from research_kit.trust import TRUST_VARIABLE, unusable_trust_places
 
 if TYPE_CHECKING:
@@ -165,6 +166,8 @@ def _examine_store(data_dir: Path) -> Finding:
     status = get_store_status(data_dir)
     if status.is_running:
         text = f"to the embedded store at {status.base_url}, {status.observation_count} observations so far"
+        if status.notice:
+            return Finding(level="note", topic="traces", text=f"{text}; {status.notice}")
     else:
         text = f"to the embedded store in {data_dir}, which starts with the first trace"
     return Finding(level="ok", topic="traces", text=text)
@@ -209,7 +212,6 @@ def _examine_lm() -> Iterator[Finding]:
 def _examine_tools() -> Iterator[Finding]:
     from research_kit.agent.mcp_config import read_mcp_config
     from research_kit.agent.mcp_file import find_mcp_config
-    from research_kit.agent.server_plans import trust_command
     from research_kit.agent.trusting import find_trust_question
 
     for part in unusable_trust_places():
@@ -224,7 +226,7 @@ def _examine_tools() -> Iterator[Finding]:
         text = f"{plain_text(str(path))} is not trusted, so nothing of it is started"
         for plan in question.plans:
             yield Finding(level="note", topic="tools", text=f"{plan.name}, not used: it {plan.deed}")
-        yield Finding(level="note", topic="tools", text=text, remedy=trust_command(path))
+        yield Finding(level="note", topic="tools", text=text, remedy=plain_text(trust_command(path)))
         return
     for server in read_mcp_config(path):
         yield _examine_server(server, path)

@@ -12,12 +12,17 @@ from typing import TextIO
 from research_kit.masking import masked_text
 from research_kit.plain_text import plain_block
 
-__all__ = ["print_commands", "say"]
+__all__ = ["print_commands", "say", "say_secret"]
 
 
 def say(text: str = "", *, file: TextIO | None = None) -> None:
     """Print lines without secrets; what is not plain in them is escaped."""
     print(plain_block(masked_text(text)), file=file, flush=True)
+
+
+def say_secret(text: str) -> None:
+    """Print lines with the secret that the command was asked for; what is not plain in them is escaped."""
+    print(plain_block(text), flush=True)
 
 
 def print_commands(lines: Iterable[str]) -> None:

@@ -9,7 +9,7 @@ import argparse
 import json
 from pathlib import Path
 
-from research_kit.cli.printing import say
+from research_kit.cli.printing import say, say_secret
 from research_kit.config import load_settings
 from research_kit.store import ensure_running, get_store_status, opening_link, stop_store
 from research_kit.store.links import session_page_path
@@ -77,7 +77,7 @@ def _show(options: argparse.Namespace) -> int:
     fields = ("is_running", "base_url", "public_key", "secret_key", "project_id", "pid", "version")
     shown = {name: getattr(status, name) for name in fields}
     text = json.dumps({**shown, "path": str(status.path), "observation_count": status.observation_count})
-    say(text.replace("##", r"#\u0023"))  # JSON's own escape, which a program reads back
+    say_secret(text.replace("##", r"#\u0023"))  # JSON's own escape, which a program reads back
     return 0
 
 
@@ -90,7 +90,7 @@ def _link(options: argparse.Namespace) -> int:
     address = ensure_running(load_settings().data_dir)
     path = session_page_path(address.project_id, options.session) if options.session else "/"
     # Printed and not opened: the arguments of a browser's process can be read by other users.
-    say(opening_link(address, path, fits_any_host=options.plain_host))
+    say_secret(opening_link(address, path, fits_any_host=options.plain_host))
     return 0
 
 

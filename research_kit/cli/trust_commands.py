@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,12 +17,13 @@ from typing import Any
 from research_kit._words import visible_text
 from research_kit.cli.printing import say
 from research_kit.errors import ConfigError
-from research_kit.trust import forget_trust, is_trusted, list_trusted, trust_file
+from research_kit.session.environment_file import is_own_name
+from research_kit.trust import TRUST_VARIABLE, forget_trust, is_trusted, list_trusted, trust_file
 
 __all__ = ["add_trust_command"]
 
 _ENVIRONMENT_FILE = ".env"
-_PREFIXES = ("LANGFUSE_", "RESEARCH_KIT_")
+_REFERENCE = re.compile(r"\$\{([^}:]*)")
 _MAX_BYTES = 10_000_000
 
 
@@ -139,10 +141,12 @@ def _settings(content: bytes) -> Iterator[str]:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise ConfigError(f"It is not a text file in UTF-8: {error}. Correct it, or remove it.") from error
-    names = dotenv_values(stream=io.StringIO(text), interpolate=False)
-    for name in names:
-        if name.startswith(_PREFIXES):
-            yield f"sets {visible_text(name)}"
+    values = dotenv_values(stream=io.StringIO(text), interpolate=False)
+    for name, value in values.items():
+        if is_own_name(name) and name != TRUST_VARIABLE:
+            taken = sorted({visible_text(found[1]) for found in _REFERENCE.finditer(value or "")})
+            given = f", with the values of your {', '.join(taken)}" if taken else ""
+            yield f"sets {visible_text(name)}{given}"
 
 
 def _read(path: Path) -> bytes:

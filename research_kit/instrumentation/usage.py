@@ -18,6 +18,8 @@ from research_kit.instrumentation.free_models import is_free_model
 
 __all__ = ["CallTracker", "CallUsage", "LMCall", "usage_details"]
 
+_MAX_COUNT = 2**53
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallUsage:
@@ -138,7 +140,8 @@ def usage_details(usage: Mapping[str, Any]) -> dict[str, int]:
 
 def _count(usage: Any, key: str) -> int:
     value = usage.get(key) if isinstance(usage, Mapping) else None
-    return int(value) if isinstance(value, int | float) else 0
+    # What an LM's server says can be any number; an infinite one would lose the whole call.
+    return int(value) if isinstance(value, int | float) and 0 <= value <= _MAX_COUNT else 0
 
 
 def _is_cache_hit(entry: Mapping[str, Any]) -> bool:

@@ -23,6 +23,9 @@ __all__ = [
 
 MASK = "[masked]"
 PATTERNS_VARIABLE = "RESEARCH_KIT_MASK"
+# Members that name the value of another: {"name": "DB_PASSWORD", "value": ...}.
+_LABELS = ("name", "key", "Name", "Key")
+_VALUES = ("value", "Value")
 
 
 def build_masker(
@@ -97,8 +100,12 @@ def _mask_tree(value: Any, literals: tuple[str, ...], own: list[re.Pattern[str]]
     if isinstance(value, str):
         return _substituted(value, literals, own)
     if isinstance(value, dict):
-        # With its key, because the key may be what makes a value a secret.
-        return {key: _mask_member(key, item, literals, own) for key, item in value.items()}
+        # With its key, because the key may be what makes a value a secret; so may a name beside it.
+        label = next((value[key] for key in _LABELS if isinstance(value.get(key), str)), "")
+        return {
+            key: _mask_member(label if label and key in _VALUES else key, item, literals, own)
+            for key, item in value.items()
+        }
     if isinstance(value, list):
         return [_mask_tree(item, literals, own) for item in value]
     if isinstance(value, int | float) and not isinstance(value, bool):
@@ -113,6 +120,8 @@ def _mask_member(key: str, item: Any, literals: tuple[str, ...], own: list[re.Pa
         pair, alone = json.dumps({key: item}, ensure_ascii=False), json.dumps(item, ensure_ascii=False)
         if _substituted(pair, literals, own) is not pair and _substituted(alone, literals, own) is alone:
             return MASK
+    if isinstance(item, list):
+        return [_mask_member(key, one, literals, own) for one in item]
     return _mask_tree(item, literals, own)
 
 

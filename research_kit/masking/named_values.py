@@ -35,11 +35,12 @@ _BRACED = re.compile(r"\{(?P<secret>[^\s\"'{}\\]{3,200})\}(?=;|$|[\"'\\])")
 _PHRASE = re.compile(r"[a-z0-9][a-z0-9'-]{0,24}(?:[ \t]{1,2}[a-z0-9'-]{1,24}){1,24}+")
 # Its first word, in a text that goes on.
 _PHRASE_BEGUN = re.compile(r"(?P<word>[a-z0-9'-]{1,25})[ \t]{1,2}\Z")
+_FEWEST_OF_SEED = 11
 _PAIR = re.compile(rf"\(\s{{0,4}}{QUOTE}[^\s\"'\\]{{1,100}}{QUOTE}\s{{0,4}},\s{{0,4}}(?={QUOTE})")
 _LOGIN = re.compile(r"[^\s:\"'\\/{}<>$]{1,100}:(?P<secret>[^\s\"'\\{}<>$]{1,200})")
 _BASE64 = re.compile(r"(?=[A-Za-z+/]{0,80}[0-9=])[A-Za-z0-9+/_-]{8,2000}={0,2}")
 # What people choose, which may look like anything.
-_CHOSEN = (Kind.PASSWORD, Kind.PHRASE, Kind.FOLDER)
+_CHOSEN = (Kind.PASSWORD, Kind.PHRASE, Kind.SEED, Kind.FOLDER)
 _NO_BEGINNING = tuple(" ,)]}:;\t\"'")
 _FOLDER = re.compile(r"[/~.]|[A-Za-z]:[\\/]|file:")
 _BLOCK_ENDS = ("", "\n", "\r", "\\", '"', "'")
@@ -123,6 +124,8 @@ def _may_be_quoted(value: str, kind: Kind) -> bool:
         return False
     if kind is Kind.PHRASE and " " not in value and not is_mixed(value):
         return False
+    if kind is Kind.SEED and len(value.split()) < _FEWEST_OF_SEED:
+        return False
     if kind in _CHOSEN:
         return not is_prose(value)
     if " " in value or "\n" in value or "\\n" in value:
@@ -139,12 +142,13 @@ def read_bare(
 
     ``is_block`` says that it stands in a line of its own below its name, as in YAML.
     """
-    if kind is Kind.PHRASE:
+    if kind in (Kind.PHRASE, Kind.SEED):
         phrase = _PHRASE.match(text, position)
         if phrase is not None:
-            return None if is_prose(phrase.group()) else phrase.span()
+            is_short = kind is Kind.SEED and len(phrase.group().split()) < _FEWEST_OF_SEED
+            return None if is_short or is_prose(phrase.group()) else phrase.span()
         begun = _PHRASE_BEGUN.match(text, position)
-        if begun is not None and not is_placeholder(begun["word"]):
+        if begun is not None and kind is Kind.PHRASE and not is_placeholder(begun["word"]):
             return begun.span("word")
         kind = Kind.PASSWORD
     braced = _BRACED.match(text, position)
@@ -153,6 +157,8 @@ def read_bare(
     scheme = _SCHEME.match(text, position)
     match = _BARE.match(text, position if scheme is None else scheme.end())
     if match is None:
+        return None
+    if match.group().endswith("..."):
         return None
     value = match.group().rstrip(_SENTENCE_END)
     following = text[match.end() : match.end() + 1]
@@ -178,7 +184,8 @@ def _may_be_bare(value: str, kind: Kind) -> bool:
         return is_long or is_mixed(value) or (len(value) >= 6 and value.isdigit())
     if len(value) < 8:
         return False
-    return is_random(value) or (kind is Kind.KEY and len(value) >= 10 and is_mixed(value))
+    is_strong = len(value) >= 10 or any(sign in value for sign in "!@#$%^")
+    return is_random(value) or (kind is Kind.KEY and is_strong and is_mixed(value))
 
 
 def is_mixed(value: str) -> bool:

@@ -19,15 +19,16 @@ class Kind(Enum):
     """What stands behind a name.
 
     ``PASSWORD`` is chosen by a person and may look like anything; ``KEY`` is made by a machine; ``MAYBE`` is
-    called a key or token as many other things are, so its value must look random; ``PHRASE`` has some words;
-    ``LOGIN`` is a user and a password together; ``SIGNED`` is secret in an address only; ``FOLDER`` is a
-    password or the folder in which a program works.
+    called a key or token as many other things are, so its value must look random; ``PHRASE`` has some words,
+    and ``SEED`` a dozen; ``LOGIN`` is a user and a password together; ``SIGNED`` is secret in an address
+    only; ``FOLDER`` is a password or the folder in which a program works.
     """
 
     PASSWORD = "password"
     KEY = "key"
     MAYBE = "maybe"
     PHRASE = "phrase"
+    SEED = "seed"
     LOGIN = "login"
     SIGNED = "signed"
     FOLDER = "folder"
@@ -106,9 +107,14 @@ _NO_TOKEN_OWNERS = word_set(
     completion input output per top class each every begin newline
     """
 )
-_PHRASES = frozenset(("passphrase", "mnemonic"))
 _SESSIONS = frozenset(("jwt", "apikeys", "sessionid", "jsessionid", "phpsessid", "sessid"))
-_SIGNED = frozenset(("sig", "signature", "code"))
+_PHRASE_OWNERS = ("seed", "recovery", "secret", "backup", "pass")
+_HEADS = {
+    "passphrase": Kind.PHRASE,
+    "mnemonic": Kind.SEED,
+    "auth": Kind.LOGIN,
+    **dict.fromkeys(("sig", "signature", "code"), Kind.SIGNED),
+}
 
 
 @lru_cache(maxsize=4096)
@@ -120,24 +126,22 @@ def kind_of_name(name: str) -> Kind | None:
     if not words:
         return None
     head, owner = words[-1], words[-2] if len(words) > 1 else ""
-    if head in ("keys", "tokens") and owner in _KEY_OWNERS | _TOKEN_OWNERS:
-        return Kind.KEY
-    if head in _PHRASES or (head == "phrase" and owner in ("seed", "recovery", "secret", "backup", "pass")):
-        return Kind.PHRASE
-    if head in ("pwd", "oldpwd") and not owner:
-        return Kind.FOLDER
+    if head in _HEADS:
+        return _HEADS[head]
+    if head == "phrase":
+        return Kind.PHRASE if owner in _PHRASE_OWNERS else None
+    if head in ("pwd", "oldpwd"):
+        return Kind.PASSWORD if owner else Kind.FOLDER
     if head in _PASSWORDS or head.endswith(_PASSWORD_ENDS):
         return Kind.PASSWORD
     if head == "pass":
         return Kind.PASSWORD if owner in _PASS_OWNERS else (None if owner else Kind.KEY)
-    if head == "auth":
-        return Kind.LOGIN
-    if head in _SIGNED:
-        return Kind.SIGNED
     return _kind_of_made(head, owner, words)
 
 
 def _kind_of_made(head: str, owner: str, words: list[str]) -> Kind | None:
+    if head in ("keys", "tokens") and owner in _KEY_OWNERS | _TOKEN_OWNERS:
+        return Kind.KEY
     if head.endswith(_KEY_ENDS) or head.endswith(_TOKEN_ENDS):
         return Kind.KEY
     if head == "key":

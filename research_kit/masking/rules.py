@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from research_kit._addresses import PASSWORD_IN_ADDRESS
 
-__all__ = ["RULES", "Rule"]
+__all__ = ["BOT_TOKEN", "RULES", "Rule"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,3 +167,6 @@ RULES = (
     _rule("hooks.zapier.com", r"hooks\.zapier\.com/hooks/catch/(?P<secret>[\w/]{8,80})"),
     _rule("api.telegram.org/bot", r"api\.telegram\.org/bot(?P<secret>\d{6,12}:[\w-]{20,60})"),
 )
+
+# Discord's, which begins with nothing fixed; its first letter is looked for in the whole text.
+BOT_TOKEN = re.compile(r"[MNO](?<![\w.-][MNO])[\w-]{22,27}\.[\w-]{6}\.[\w-]{27,45}(?![\w.-])")

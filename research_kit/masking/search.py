@@ -15,7 +15,7 @@ from ahocorasick_rs import AhoCorasick
 
 from research_kit.masking.formats import Format, load_formats
 from research_kit.masking.named import NAME_TRIGGERS, find_named_value
-from research_kit.masking.rules import RULES, Rule
+from research_kit.masking.rules import BOT_TOKEN, RULES, Rule
 from research_kit.masking.values import is_random
 
 __all__ = ["secret_places"]
@@ -44,6 +44,8 @@ def secret_places(text: str) -> Iterator[Span]:
                 ends[find] = span[1]
                 if span[0] < span[1]:
                     yield span
+    if "." in text:
+        yield from (found.span() for found in BOT_TOKEN.finditer(text) if is_random(found.group()))
 
 
 @cache

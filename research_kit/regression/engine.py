@@ -331,6 +331,8 @@ def _mask_parameters(notebook: NotebookNode) -> None:
 
 def _mask_cell(cell: NotebookNode) -> None:
     """Take the secrets out of what the executed copy will say of a cell that has run."""
+    if cell.cell_type != "code":
+        return
     outputs = json.dumps(cell.outputs)
     masked = masked_text(outputs)
     if masked != outputs:

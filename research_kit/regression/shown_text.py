@@ -6,14 +6,11 @@ knows and is plain (see `plain_text`), so a report only escapes what its own for
 
 from __future__ import annotations
 
-import re
-
 from research_kit.masking import masked_text
 from research_kit.plain_text import plain_characters, plain_text
+from research_kit.regression.terminal_text import COLOUR
 
 __all__ = ["shown_block", "shown_line"]
-
-_COLOUR = re.compile(r"(\x1b\[[0-9;?]*[ -/]*[@-~])")
 
 
 def shown_line(text: str) -> str:
@@ -28,5 +25,5 @@ def shown_block(text: str) -> str:
 
 def _masked(text: str) -> str:
     # Also between colours: the letter that ends one makes another word of the secret behind it.
-    parts = _COLOUR.split(masked_text(text))
+    parts = COLOUR.split(masked_text(text))
     return "".join([parts[0], *map(masked_text, parts[1:])]) if len(parts) > 1 else parts[0]

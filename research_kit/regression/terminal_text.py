@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["strip_colours"]
+__all__ = ["COLOUR", "strip_colours"]
 
-_ANSI = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
+COLOUR = re.compile(r"(\x1b\[[0-9;?]*[ -/]*[@-~])")
 
 
 def strip_colours(text: str) -> str:
     """Remove terminal colours and cursor movements."""
-    return _ANSI.sub("", text)
+    return COLOUR.sub("", text)

@@ -93,6 +93,11 @@ class Dispatch:
         return answer
 
     def _next_batch(self) -> _Batch | None:
+        if self._fails_on_everything():
+            # Many in a row may be of one kind; the youngest is the most likely to be another.
+            for spool in reversed(self._spools.held()):
+                if (newest := spool.take_newest()) is not None:
+                    return _Batch(spool, [newest])
         for spool in self._spools.held():
             entries = spool.take(max_count=self.batch_size, max_bytes=_BATCH_BYTES)
             if entries:
@@ -133,8 +138,7 @@ class Dispatch:
         """Find the entry on which the server fails, unless it fails on everything."""
         self._failures_in_a_row += 1
         [entry, _], is_alone = batch.entries[0], len(batch.entries) == 1
-        is_suspect = entry in self._suspects
-        if not is_suspect and (self._failures_in_a_row < _PATIENCE or self._fails_on_everything()):
+        if entry not in self._suspects and self._failures_in_a_row < _PATIENCE:
             return self._hold_back(answer)
         if not self._has_taken_others(entry) and not self._sender.takes_nothing_much():
             return self._hold_back(answer)
@@ -150,13 +154,17 @@ class Dispatch:
         self.failure_count += 1
         has_others = self._has_taken_others(entry)
         tries = _TRIES_BESIDE_OTHERS if has_others else _TRIES_OF_THE_LAST
-        is_enough = entry.failed_count >= tries and (has_others or not answer.may_pass)
-        if is_enough and self._aside_in_a_row < _MAX_ASIDE_IN_A_ROW:
+        is_last = not any(spool.has_unsuspected for spool in self._spools.held())
+        is_proven = has_others or (is_last and not answer.may_pass and not self._fails_on_everything())
+        if is_proven and entry.failed_count >= tries:
             self._set_aside(batch, "one entry made the server fail", answer.reason)
             return None
         self._tell("buffering", f"the server fails on one entry alone: {answer.reason}", 0)
-        is_last = not any(spool.has_unsuspected for spool in self._spools.held())
-        return min(FIRST_RETRY_S * 2**entry.failed_count, LAST_RETRY_S) if is_last else None
+        if not is_last:
+            return 0.0 if self._fails_on_everything() else None
+        # Each is tried once before the pause, however many they are.
+        has_next = any(suspect.failed_count < entry.failed_count for suspect in self._suspects)
+        return None if has_next else min(FIRST_RETRY_S * 2.0**entry.failed_count, LAST_RETRY_S)
 
     def _has_taken_others(self, entry: Entry) -> bool:
         return self._taken_count > self._suspects.get(entry, self._taken_count)

@@ -19,7 +19,7 @@ from pathlib import Path
 from research_kit.errors import ConfigError
 from research_kit.session.facts import notebook_path
 from research_kit.sources import LANGFUSE, LM, NOTE_VARIABLE, Group, forget_file, note_file, trust_command
-from research_kit.trust import is_trusted, read_own_file
+from research_kit.trust import TRUST_VARIABLE, is_trusted, read_own_file
 
 __all__ = ["PROJECT_NAMES", "EnvironmentFile", "is_own_name", "read_environment_file"]
 
@@ -141,7 +141,8 @@ def _values(text: str, *, interpolate: bool) -> dict[str, str]:
 def _take_all(path: Path, values: Mapping[str, str]) -> EnvironmentFile:
     forget_file(os.environ, str(path))
     for name, value in _with_lm_key(values).items():
-        if is_own_name(name) and name != NOTE_VARIABLE:
+        # To trust a file is not to trust what it would trust.
+        if is_own_name(name) and name not in (NOTE_VARIABLE, TRUST_VARIABLE):
             os.environ.setdefault(name, value)
     return EnvironmentFile(path, is_trusted=True)
 

@@ -16,7 +16,7 @@ import httpx
 
 from research_kit.errors import ConfigError
 from research_kit.session import kernel
-from research_kit.wire import BoundedClient, Bounds
+from research_kit.wire import BoundedClient, Bounds, no_cookies
 
 __all__ = ["ClientTransport", "ScoreTransport", "score", "score_payload"]
 
@@ -35,7 +35,7 @@ class ScoreTransport(httpx.BaseTransport):
 
     def __init__(self, add_score: Callable[[bytes], None], *, network: httpx.BaseTransport) -> None:
         self._add_score = add_score
-        self._client = httpx.Client(transport=network)
+        self._client = httpx.Client(transport=network, cookies=no_cookies())
         self._network = BoundedClient(self._client)
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:

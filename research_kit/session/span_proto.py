@@ -30,6 +30,7 @@ Masker: TypeAlias = Callable[[str], str]
 _IS_KNOWN = SpanFlags.SPAN_FLAGS_CONTEXT_HAS_IS_REMOTE_MASK
 _IS_REMOTE = SpanFlags.SPAN_FLAGS_CONTEXT_IS_REMOTE_MASK
 _UNSET = Status()
+_INT64 = 2**63
 _MAX_REMEMBERED_LENGTH = 256
 _REMEMBERED_COUNT = 2048
 
@@ -174,18 +175,34 @@ def _set_value(target: AnyValue, value: Any, mask: Masker, key: str) -> None:
         case bool():
             target.bool_value = value
         case int():
-            target.int_value = value
+            _set_number(target, value)
         case float():
             target.double_value = value
         case bytes():
             target.bytes_value = mask(value.decode("latin-1")).encode("latin-1", "replace")
-        case Mapping():
-            target.kvlist_value.SetInParent()
-            for name, item in value.items():
-                _set_value(target.kvlist_value.values.add(key=mask(str(name))).value, item, mask, str(name))
-        case Sequence():
-            target.array_value.SetInParent()
-            for item in value:
-                _set_value(target.array_value.values.add(), item, mask, key)
+        case Mapping() | Sequence():
+            _set_values(target, value, mask, key)
         case _:
             target.string_value = masked_member(mask, key, str(value))
+
+
+def _set_values(target: AnyValue, value: Mapping[str, Any] | Sequence[Any], mask: Masker, key: str) -> None:
+    if isinstance(value, Mapping):
+        target.kvlist_value.SetInParent()
+        for name, item in value.items():
+            _set_value(target.kvlist_value.values.add(key=mask(str(name))).value, item, mask, str(name))
+        return
+    target.array_value.SetInParent()
+    for item in value:
+        _set_value(target.array_value.values.add(), item, mask, key)
+
+
+def _set_number(target: AnyValue, value: int) -> None:
+    """Set a whole number; one that the protocol cannot carry becomes text."""
+    if -_INT64 <= value < _INT64:
+        target.int_value = value
+        return
+    try:
+        target.string_value = str(value)
+    except ValueError:  # Python writes no number of thousands of digits
+        target.string_value = f"a number of {value.bit_length()} bits"

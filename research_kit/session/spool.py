@@ -224,6 +224,13 @@ class Spool:
             entry = min(suspects, key=lambda suspect: suspect.failed_count)
             return entry, self._read(entry)
 
+    def take_newest(self) -> tuple[Entry, bytes] | None:
+        """Return the youngest span on which the server has not failed, if there is one."""
+        with self._mutex:
+            unsuspected = (e for e in reversed(self._entries) if e.kind is Kind.SPAN and not e.failed_count)
+            entry = None if self._is_closed else next(unsuspected, None)
+            return None if entry is None else (entry, self._read(entry))
+
     def accept(self, entries: list[Entry]) -> None:
         """Remove entries that `take` returned, because the server has them."""
         with self._mutex:

@@ -34,6 +34,7 @@ from research_kit.session.ids import OwnIdGenerator
 from research_kit.session.mcp_baggage import carry_session_on_mcp_calls
 from research_kit.session.scores import ClientTransport, ScoreTransport
 from research_kit.session.stamping import Stamp, StampingProcessor
+from research_kit.wire import no_cookies
 
 __all__ = ["ClientPlan", "Telemetry", "is_sent_by_langfuse", "plan_client", "start_telemetry"]
 
@@ -184,7 +185,8 @@ def _api_client(backend: Backend, delivery: DeliveryProcessor, given: httpx.Clie
     if network is None:
         # A server elsewhere may lead from http to https, so its way has certificates.
         network = httpx.HTTPTransport() if given is None else ClientTransport(given)
-    return httpx.Client(transport=ScoreTransport(delivery.add_score, network=network))
+    transport = ScoreTransport(delivery.add_score, network=network)
+    return httpx.Client(transport=transport, cookies=no_cookies())
 
 
 def _lead_async_api(client: Langfuse, backend: Backend) -> None:

@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -120,11 +121,13 @@ def get_store_status(data_dir: Path) -> StoreStatus:
 def _is_outdated(paths: StorePaths) -> bool:
     """Whether the running server is of an earlier version than this one, which may change the database."""
     listening = read_listening(paths)
-    return (
-        listening is not None
-        and not listening.is_stopped
-        and _release(listening.version) < _release(version(DISTRIBUTION))
-    )
+    return listening is not None and not listening.is_stopped and _release(listening.version) < _own_release()
+
+
+@cache
+def _own_release() -> tuple[int, ...]:
+    # Asked with each delivery, and read from a file.
+    return _release(version(DISTRIBUTION))
 
 
 def _release(text: str) -> tuple[int, ...]:

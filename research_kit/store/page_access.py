@@ -123,7 +123,8 @@ class _Entrance:
     async def answer(self, request: Request) -> Response:
         """Answer a page without a place."""
         token = request.query_params.get("token", "")
-        ticket = self._store.tickets.find(token)
+        # What only looks at a link, as previews do, does not use it up.
+        ticket = self._store.tickets.find(token) if request.method == "GET" else None
         is_loopback = host_name(request) in LOOPBACK_HOSTS
         is_led_on = is_loopback and not proxy_prefix(request, self._store.port)
         if ticket is None:

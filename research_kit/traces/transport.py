@@ -25,6 +25,7 @@ from research_kit.wire import (
     Bounds,
     JsonError,
     TooManyValuesError,
+    no_cookies,
     parse_json,
     parse_object,
     plain_words,
@@ -304,4 +305,5 @@ def _checked_url(base_url: str) -> str:
 def _make_client(base_url: str) -> httpx.Client:
     # A proxy for the outside world cannot reach a server on this machine; certificates take long to load, and
     # plain HTTP has none.
-    return httpx.Client(trust_env=not is_loopback(base_url), verify=base_url.startswith("https:"))
+    is_direct, verify = is_loopback(base_url), base_url.startswith("https:")
+    return httpx.Client(trust_env=not is_direct, verify=verify, cookies=no_cookies())

@@ -24,6 +24,7 @@ from research_kit.wire import (
     BoundedClient,
     Bounds,
     JsonError,
+    no_cookies,
     parse_json,
     parse_object,
     plain_words,
@@ -82,7 +83,10 @@ class Target:
         self._failures_in_a_row = 0
         keep_loopback_direct()
         self._client = httpx.Client(
-            timeout=_TIMEOUT_S, verify=base_url.startswith("https:"), transport=transport
+            timeout=_TIMEOUT_S,
+            verify=base_url.startswith("https:"),
+            transport=transport,
+            cookies=no_cookies(),
         )
         self._bounded = BoundedClient(self._client)
         self._auth = (public_key, secret_key)

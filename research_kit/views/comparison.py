@@ -207,7 +207,7 @@ def _metric(row: dict[str, Any]) -> str:
 
 
 def _relative(row: dict[str, Any]) -> str:
-    if row["is_rate"] and (points := row["difference"]) is not None:
+    if row.get("is_rate") and (points := row["difference"]) is not None:
         return _signed(f"{abs(100 * points):.1f} points", points)
     share = row["relative_difference"]
     return UNKNOWN if share is None else _signed(f"{abs(share):.1%}".replace("%", " %"), share)
@@ -222,7 +222,7 @@ def _value(row: dict[str, Any], name: str, *, is_signed: bool = False) -> str:
         text = duration_text(size)
     elif metric.endswith("_usd"):
         text = cost_text(size)
-    elif row["is_rate"]:
+    elif row.get("is_rate"):
         text = f"{size:.1%}".replace("%", " %")
     else:
         text = f"{size:,.0f}" if size >= 1000 else f"{size:.3g}"

@@ -7,7 +7,7 @@ from research_kit.wire.asking import (
     BoundedClient,
     Bounds,
 )
-from research_kit.wire.client import open_client
+from research_kit.wire.client import no_cookies, open_client
 from research_kit.wire.parsing import JsonError, TooManyValuesError, parse_json, parse_object, plain_words
 from research_kit.wire.waiting import retry_after_s
 
@@ -19,6 +19,7 @@ __all__ = [
     "Bounds",
     "JsonError",
     "TooManyValuesError",
+    "no_cookies",
     "open_client",
     "parse_json",
     "parse_object",

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import os
 import threading
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 
 import httpx
 
-__all__ = ["open_client"]
+__all__ = ["no_cookies", "open_client"]
 
 _loading = threading.Lock()
 
@@ -27,7 +28,13 @@ def open_client(
         transport: Another way to the server than its host and port.
     """
     with _loading:
-        return httpx.Client(timeout=timeout_s, verify=base_url.startswith("https:"), transport=transport)
+        verify = base_url.startswith("https:")
+        return httpx.Client(timeout=timeout_s, verify=verify, transport=transport, cookies=no_cookies())
+
+
+def no_cookies() -> CookieJar:
+    """Return a jar that stays empty: a server could fill the memory of a client, and all of its requests."""
+    return CookieJar(DefaultCookiePolicy(allowed_domains=[]))
 
 
 if hasattr(os, "register_at_fork"):

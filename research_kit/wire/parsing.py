@@ -11,6 +11,8 @@ import math
 import re
 from typing import Any, NoReturn
 
+from research_kit.plain_text import plain_text
+
 __all__ = ["JsonError", "TooManyValuesError", "parse_json", "parse_object", "plain_words"]
 
 _MAX_WORDS = 200
@@ -66,9 +68,8 @@ def parse_object(content: bytes, *, max_values: int | None = None) -> dict[str, 
 
 
 def plain_words(text: str) -> str:
-    """Return what a server says as the beginning of one line, without anything that steers a terminal."""
-    shown = "".join(letter if letter.isprintable() else " " for letter in text[: 2 * _MAX_WORDS])
-    return " ".join(shown.split())[:_MAX_WORDS]
+    """Return the beginning of what a server says, on one line and without anything that steers a terminal."""
+    return plain_text(" ".join(text[: 5 * _MAX_WORDS].split()))[:_MAX_WORDS]
 
 
 def _check_size(content: bytes, max_values: int) -> None:

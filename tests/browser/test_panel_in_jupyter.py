@@ -82,18 +82,18 @@ async def test_links_of_the_panel_open_the_pages(
     scripted_lm.script(decision(), answer("What the page shows as well."))
     await notebook.ask(f"What is on the page of {front_end}?")
     await notebook.expect_state(notebook.answers.nth(0), "finished")
-    for name in ("Open session", "Trace"):
+    for name, part in {"Open session": ".turn", "Trace": ".observation"}.items():
         link = notebook.panel.get_by_role("link", name=name).first
         async with notebook.page.expect_popup() as popup:
             await link.click()
         shown = await popup.value
-        await expect(shown.get_by_text(f"on the page of {front_end}").first).to_be_visible(timeout=60_000)
+        await expect(shown.locator(part).first).to_be_visible(timeout=60_000)
         assert re.match(r"http://rk-[0-9a-f]{16}\.localhost:\d+/at-[0-9a-f]{32}/project/", shown.url)
         address = await link.get_attribute("href")
         assert address is not None
         assert "token" not in address
         await shown.goto(address)
-        await expect(shown.get_by_text(f"on the page of {front_end}").first).to_be_visible()
+        await expect(shown.locator(part).first).to_be_visible()
 
 
 @both_front_ends

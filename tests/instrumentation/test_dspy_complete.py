@@ -14,6 +14,8 @@ from dspy.utils.usage_tracker import track_usage
 from opentelemetry import trace
 from scripted_lm import Reply, ScriptedLM, adapter_reply
 
+from research_kit.instrumentation.usage import usage_details
+
 ANSWER = "[[ ## answer ## ]]\nblue\n\n[[ ## completed ## ]]"
 MODEL = "openai/gpt-4o-mini"
 FIRST_TOKEN = "langfuse.observation.completion_start_time"
@@ -266,3 +268,14 @@ def test_other_callbacks_see_no_difference(seen: Any) -> None:
     with dspy.context(callbacks=[*dspy.settings.callbacks, Mine()]):
         dspy.Parallel(num_threads=1, disable_progress_bar=True)([(Leaf(), {"n": 1})])
     assert calls == [("Leaf", None)]
+
+
+@pytest.mark.parametrize("number", [10**400, 1e999, -1e999, float("nan"), -5, "many", None, [1], {"a": 1}])
+def test_tokens_that_no_call_can_have_count_as_none(number: object) -> None:
+    """Whatever the server of a language model says, the call is recorded with the tokens that make sense."""
+    usage = {
+        "prompt_tokens": number,
+        "completion_tokens": 3,
+        "prompt_tokens_details": {"cached_tokens": number},
+    }
+    assert usage_details(usage) == {"input": 0, "output": 3, "total": 3}

@@ -24,7 +24,8 @@ def test_an_accepted_secret_is_masked_and_compares_equal(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The baseline of a notebook that prints its key has no key, and the next run with another key passes."""
-    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(SOURCE, id="c1")])
+    cells = [nbformat.v4.new_markdown_cell("# Title", id="m1"), nbformat.v4.new_code_cell(SOURCE, id="c1")]
+    notebook = nbformat.v4.new_notebook(cells=cells)
     nbformat.write(notebook, tmp_path / "prints.ipynb")
     table = '[tool.research_kit.regression]\nnotebooks = ["prints.ipynb"]\nexpected_dir = "expected"\n'
     (tmp_path / "pyproject.toml").write_text(table)

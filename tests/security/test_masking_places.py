@@ -13,9 +13,9 @@ from typing import Any
 import nbformat
 import pytest
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
-from research_kit.traces.notices import warn_user
 
 import research_kit as rk
+from research_kit._notices import warn_user
 from research_kit.cli.doctor import Finding
 from research_kit.errors import BackendError
 from research_kit.masking import MASK, MaskedFormatter, build_masker, masked_text, process_mask

@@ -112,6 +112,7 @@ def test_command_gives_a_link_for_once(store: StoreAddress) -> None:
         link = run_command("store", "open", *arguments).strip()
         assert link.startswith(page_address(store, path))
         with opened_browser(store) as browser, opened_browser(store) as other:
+            assert other.head(path_of(link)).status_code == 401, "a look is no use"
             assert visit(browser, link).status_code == 200
             assert visit(other, link).status_code == 401
 

@@ -239,6 +239,19 @@ def test_file_that_is_replaced_while_it_is_judged_is_not_trusted(clone: Clone) -
     assert clone.left() == []
 
 
+def test_panel_of_a_kernel_whose_folder_is_gone_asks_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where there is no folder there is no file, and the panel's status is read all the same."""
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    trust = ToolTrust()
+    assert trust.to_wire() is None
+    assert trust.read_state() == ""
+
+
 def test_conversation_takes_up_what_was_trusted(clone: Clone) -> None:
     """After Trust the tools are there with the next message; when it is taken back they are gone again."""
     clone.write({"p": clone.program()})
@@ -306,6 +319,25 @@ def test_trusted_folder_does_not_cover_where_its_links_lead(clone: Clone, tmp_pa
     (trusted / "link").symlink_to(clone.root)
     file = load_mcp_file(trusted / "link" / "mcp.json")
     assert not file.is_trusted({"RESEARCH_KIT_TRUST": str(trusted)})
+
+
+@pytest.mark.parametrize("is_trusted_itself", [False, True])
+def test_environment_file_trusts_nothing(clone: Clone, is_trusted_itself: bool) -> None:
+    """A `.env` cannot name what is trusted, even when the user has trusted the `.env`."""
+    clone.write({"p": clone.program()})
+    settings = clone.root / "notebooks" / ".env"
+    settings.write_text(f"RESEARCH_KIT_TRUST={clone.root}\nRESEARCH_KIT_LM=openai/x\n")
+    settings.chmod(0o600)
+    if is_trusted_itself:
+        trust_file(settings, settings.read_bytes())
+    code = (
+        "import os; from research_kit.session.environment_file import read_environment_file\n"
+        "read_environment_file(); import research_kit as rk; print(os.environ['RESEARCH_KIT_LM'], rk.tools())"
+    )
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert told.startswith("openai/x")
+    assert ASKED_AGAIN in told
+    assert clone.left() == []
 
 
 def note_of(path: Path) -> Path:
@@ -488,12 +520,20 @@ def test_entry_as_deep_as_json_goes_is_planned(clone: Clone) -> None:
 def test_command_shows_before_it_trusts(clone: Clone) -> None:
     """Without a terminal nothing is trusted that was not agreed to; of a `.env` the names are shown."""
     clone.write({"p": clone.program()})
-    (clone.root / ".env").write_text(f"LANGFUSE_SECRET_KEY={KEY}\nexport RESEARCH_KIT_LM='x'\nPATH=/evil\n")
+    (clone.root / ".env").write_text(
+        f"LANGFUSE_SECRET_KEY={KEY}\nexport RESEARCH_KIT_LM='x'\nPATH=/evil\nLANGFUSE_USER_ID=${{HOME}}\n"
+    )
     (clone.root / ".env").chmod(0o600)
     refused = command("trust", str(clone.root), stdin=subprocess.DEVNULL)
     assert refused.returncode == 2
     assert "add --yes" in refused.stderr
-    for told in ("p starts sh -c", "OPENAI_API_KEY", "sets LANGFUSE_SECRET_KEY", "sets RESEARCH_KIT_LM"):
+    for told in (
+        "p starts sh -c",
+        "OPENAI_API_KEY",
+        "sets LANGFUSE_SECRET_KEY",
+        "sets RESEARCH_KIT_LM",
+        "LANGFUSE_USER_ID, with the values of your HOME",
+    ):
         assert told in refused.stdout
     assert KEY not in refused.stdout
     assert command("trust", "--list").stdout == ""

@@ -228,7 +228,7 @@ def test_server_that_is_away_gets_it_later(with_keys: Destination, tmp_path: Pat
     assert b"[masked]" in spools
     assert SECRET.encode() not in spools
     run_script(
-        f"{with_keys.bind}\nassert rk.trace_span\nrk.score('s', 1)\nassert rk.flush()",
+        f"{with_keys.bind}\nrk.score('s', 1)\nassert rk.flush()",
         tmp_path,
         with_keys.environment,
     )
@@ -273,11 +273,11 @@ def main_of(bind: str, does: str) -> str:
 
 @pytest.mark.parametrize("kind", CHILDREN)
 def test_children_that_call_langfuse_alone_join_the_session(
-    kind: str, destination: Destination, tmp_path: Path
+    kind: str, with_keys: Destination, tmp_path: Path
 ) -> None:
     """The parent has bound and observed nothing; the child's first call is Langfuse's."""
-    run_script(main_of(destination.bind, CHILDREN[kind]), tmp_path, destination.environment)
-    destination.assert_arrived(["step"])
+    run_script(main_of(with_keys.bind, CHILDREN[kind]), tmp_path, with_keys.environment)
+    with_keys.assert_arrived(["step"])
 
 
 def test_child_that_cannot_mask_sends_nothing(with_keys: Destination, tmp_path: Path) -> None:
@@ -339,7 +339,6 @@ trace.set_tracer_provider(Wrapper())
     "of the client": (
         "",
         PROVIDER + "from langfuse import Langfuse\nLangfuse(tracer_provider=provider)",
-        True,
     ),
 }
 

@@ -242,6 +242,14 @@ def test_relay_learns_nothing(data_dir: Path) -> None:
         assert secret.encode() not in all_heard
 
 
+def test_keys_are_printed_to_who_asks_for_them(data_dir: Path) -> None:
+    """For a client of another maker the pair is printed whole, which no other output does."""
+    store = ensure_running(data_dir)
+    told = json.loads(run_command("store", "status", "--json").stdout)
+    assert (told["public_key"], told["secret_key"]) == (store.public_key, store.secret_key)
+    assert store.secret_key not in run_command("store", "status").stdout
+
+
 def test_proof_does_not_serve_as_another(data_dir: Path) -> None:
     """What anybody may ask for is neither a key nor a cookie, and answers to nonces only."""
     store = ensure_running(data_dir)

@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
+import gzip
 import json
 import socket
 import stat
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from mcp import StdioServerParameters
 from mcp.server.mcpserver import MCPServer
 from mcp.types import ToolAnnotations
 
+import research_kit as rk
 from research_kit.agent import ToolRequest, ToolServer, as_dspy_tools, list_tool_states
 from research_kit.chat.approving import Approvals
+from research_kit.chat.events import ApprovalNeeded
+from research_kit.chat.turn import Turn, current_turn
 from research_kit.errors import ToolError
 
 SCRIPT = str(Path(__file__).with_name("changing_server.py"))
@@ -213,7 +222,16 @@ def test_allow_for_session_belongs_to_one_server_and_one_description() -> None:
         return ToolRequest(server="same", name="t", arguments={}, fingerprint=server.fingerprint(listed))
 
     approvals = Approvals(lambda _name, _arguments: False)
-    approvals._allowed[None, "same", "t"].add(request(1).fingerprint)  # as "Allow for session" leaves it
+    approvals.is_shown = True
+    turn = Turn("go", message_number=1, cancel=lambda _: None)
+    current_turn.set(turn)
+    with ThreadPoolExecutor() as pool:
+        answer = pool.submit(contextvars.copy_context().run, approvals.ask, request(1))
+        question = next(iter(turn))
+        assert isinstance(question, ApprovalNeeded)
+        approvals.decide(question.call_id, "session")
+        assert answer.result(DEADLINE_S)
+    approvals.is_shown = False
     assert approvals.ask(request(1))
     assert not approvals.ask(request(2))
     assert not approvals.ask(request(1, "e"))
@@ -254,10 +272,105 @@ NO_TEXTS = {
 def test_answer_that_is_no_json_in_utf8_is_an_error_at_once(kind: str) -> None:
     """The error says what is wrong with the answer, instead of that there is none."""
     server = raw_server(NO_TEXTS[kind])
-    with pytest.raises(ToolError, match="an answer that cannot be read as JSON in UTF-8"):
+    with pytest.raises(ToolError, match="its answer cannot be read as JSON in UTF-8: Invalid JSON"):
         server.call_tool("t")
     assert "no message: Starting..." in server.log_path.read_text()
     server.close()
+
+
+class RawWeb(BaseHTTPRequestHandler):
+    """The same over HTTP: answers a call of a tool with the bytes that are kept under its name."""
+
+    protocol_version = "HTTP/1.1"
+    bodies: ClassVar[dict[str, tuple[bytes, dict[str, str]]]] = {
+        "latin-1": (b'"caf\xe9"', {}),
+        "surrogate": (b'"\\ud800"', {}),
+        "long": (b'"' + b"x" * 40_000_000 + b'"', {}),
+        "packed": (b'"' + b"x" * 40_000_000 + b'"', {"Content-Encoding": "gzip"}),
+        "fine": (b'"fine"', {}),
+    }
+
+    def do_POST(self) -> None:
+        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        match asked["method"]:
+            case "initialize":
+                version, about = asked["params"]["protocolVersion"], {"name": "raw", "version": "1"}
+                result = {"protocolVersion": version, "capabilities": {"tools": {}}, "serverInfo": about}
+                self.answer(json.dumps({"jsonrpc": "2.0", "id": asked["id"], "result": result}).encode(), {})
+            case "tools/list":
+                result = {"tools": [tool(name) for name in self.bodies]}
+                self.answer(json.dumps({"jsonrpc": "2.0", "id": asked["id"], "result": result}).encode(), {})
+            case "tools/call":
+                body, headers = self.bodies[asked["params"]["name"]]
+                beginning = (
+                    b'{"jsonrpc":"2.0","id":%d,"result":{"content":[{"type":"text","text":' % asked["id"]
+                )
+                self.answer(beginning + body + b"}]}}", headers)
+            case _:
+                error = {"code": -32601, "message": "no"}
+                self.answer(
+                    json.dumps({"jsonrpc": "2.0", "id": asked.get("id"), "error": error}).encode(), {}
+                )
+
+    def answer(self, body: bytes, headers: dict[str, str]) -> None:
+        content = gzip.compress(body, 1) if headers else body
+        self.send_response(200)
+        for name, value in {"Content-Type": "application/json", **headers}.items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        with contextlib.suppress(ConnectionError):
+            self.wfile.write(content)
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+class QuietServer(ThreadingHTTPServer):
+    def handle_error(self, *_: Any) -> None:
+        """Say nothing of clients that hang up, which is what they are to do."""
+
+
+@pytest.fixture(scope="module")
+def raw_web() -> Iterator[ToolServer]:
+    web = QuietServer(("127.0.0.1", 0), RawWeb)
+    threading.Thread(target=web.serve_forever, daemon=True).start()
+    yield ToolServer("web", f"http://127.0.0.1:{web.server_port}/mcp", timeout_s=DEADLINE_S)
+    web.shutdown()
+    web.server_close()
+
+
+@pytest.mark.parametrize("name", [name for name in RawWeb.bodies if name != "fine"])
+def test_answer_over_http_is_read_within_limits(
+    raw_web: ToolServer, name: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Over HTTP too, what cannot be read or is too long is an error that says so, and prints nothing."""
+    with pytest.raises(
+        ToolError, match=r"answer cannot be read.*(invalid unicode|hex escape|more than|packed)"
+    ):
+        raw_web.call_tool(name)
+    assert raw_web.call_tool("fine").text == "fine"
+    assert capfd.readouterr().err == ""
+
+
+def test_arguments_that_no_message_can_carry_are_refused(raw_web: ToolServer) -> None:
+    """Half a character of a model's is an error at once, and the connection stays."""
+    with pytest.raises(ToolError, match="arguments cannot be written as JSON"):
+        raw_web.call_tool("fine", {"x": "\ud800"})
+    assert raw_web.call_tool("fine").text == "fine"
+
+
+def test_cassette_of_a_project_frees_no_tool(changing: Changing, tmp_path: Path) -> None:
+    """While missing calls are recorded they reach the server, and it says itself what its tools may do."""
+    cassette = tmp_path / "calls.yaml"
+    with rk.replaying(cassette, record="all"):
+        changing.tools()["get"](x=1)
+    with rk.replaying(cassette):
+        assert str(changing.tools()["get"](x=1)) == "done"
+    changing.lists(tool(annotations=None))
+    with rk.replaying(cassette, record="missing"), pytest.raises(ToolError, match="was not approved"):
+        changing.tools()["get"](x=2)
+    assert changing.calls == ['get {"x": 1}']
 
 
 def test_longest_message_is_bounded() -> None:
@@ -311,7 +424,7 @@ sys.exit("it ends")
     server = ToolServer(
         "noisy", StdioServerParameters(command=sys.executable, args=["-c", code]), timeout_s=DEADLINE_S
     )
-    server.log_path.parent.mkdir(parents=True)
+    server.log_path.parent.mkdir(parents=True, mode=0o700)
     server.log_path.write_text("of an earlier release\n")
     server.log_path.chmod(0o644)
     with pytest.raises(ToolError, match="it ends") as caught:

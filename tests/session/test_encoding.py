@@ -63,6 +63,17 @@ def test_text_that_is_no_unicode_does_not_lose_its_span() -> None:
     assert attributes == {"langfuse.observation.output": "a?b", "session.id": "s"}
 
 
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [(2**63, str(2**63)), (-(10**400), "-1" + "0" * 400), (10**5000, "a number of 16610 bits")],
+    ids=["64 bits", "400 digits", "5000 digits"],
+)
+def test_number_that_the_protocol_cannot_carry_does_not_lose_its_span(number: int, text: str) -> None:
+    """It is written as text; a server of a language model can answer any number of tokens."""
+    span = span_with({"tokens": number, "all": [1, number]})  # type: ignore[dict-item]
+    assert attributes_of(encode_span(span, CurrentMask().masker()))["tokens"] == text
+
+
 def test_captured_io_can_be_turned_off(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without capturing, inputs and outputs of every library are dropped, and counts and names stay."""
     monkeypatch.setenv("RESEARCH_KIT_CAPTURE_IO", "false")

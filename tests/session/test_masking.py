@@ -172,6 +172,22 @@ def test_pattern_for_numbers_keeps_json() -> None:
     }
 
 
+def test_json_with_a_secret_number_is_masked_value_by_value() -> None:
+    """Where a number is the secret the text stays JSON, and no other secret is lost sight of."""
+    settings = {
+        "password": 48151623,
+        "env": [{"name": "DB_PASSWORD", "value": "hunter2"}, {"name": "PORT", "value": 5432}],
+        "x-api-key": ["correcthorse"],
+        "n": 48151623,
+    }
+    assert json.loads(build_masker({})(json.dumps(settings))) == {
+        "password": MASK,
+        "env": [{"name": "DB_PASSWORD", "value": MASK}, {"name": "PORT", "value": 5432}],
+        "x-api-key": [MASK],
+        "n": 48151623,
+    }
+
+
 @pytest.mark.parametrize("function", [lambda text: 1 / 0, lambda _: None], ids=["raises", "returns none"])
 def test_failing_function_hides_everything(function: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """When the user's function fails nothing of the text is recorded or written, and nothing is raised."""
