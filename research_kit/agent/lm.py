@@ -109,10 +109,9 @@ def _own_key(settings: Settings) -> str | None:
     Raises:
         ConfigError: When a file names the model and somebody else the key, or the other way round.
     """
-    if settings.lm_api_key in (None, _NO_KEY):
+    if settings.lm_api_key in (None, _NO_KEY) or is_replaying():
         return None
-    mixture = find_mixture(map(settings.sources.part, (("RESEARCH_KIT_LM",), *LM.keys)))
-    if mixture and not is_replaying():
+    if mixture := find_mixture(map(settings.sources.part, (("RESEARCH_KIT_LM",), *LM.keys))):
         raise ConfigError(mixture)
     return settings.lm_api_key
 
@@ -170,6 +169,9 @@ class _Key(NamedTuple):
 
 
 def _server_key(settings: Settings) -> _Key:
+    # A model that is chosen while answers are replayed may be called afterwards, and nobody has checked then.
+    if is_replaying():
+        return _Key(_NO_KEY, None)
     if settings.lm_api_key is not None:
         return _Key(settings.lm_api_key, None if settings.lm_api_key == _NO_KEY else LM.keys[0][0])
     key = os.environ.get(_PROVIDER_KEY, "").strip()

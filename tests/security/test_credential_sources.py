@@ -13,6 +13,7 @@ from listening import Listener, listening
 from research_kit.agent.lm import resolve_lm
 from research_kit.config import DEFAULT_LANGFUSE_URL, load_settings
 from research_kit.errors import ConfigError
+from research_kit.regression.working_folder import working_folder
 from research_kit.session.backend import fetch_project_id, resolve_backend
 from research_kit.session.environment_file import read_environment_file
 from research_kit.sources import NOTE_VARIABLE
@@ -445,3 +446,25 @@ def test_names_that_no_variable_has_are_passed_over(world: World) -> None:
     before = dict(os.environ)
     assert read_environment_file().is_trusted
     assert dict(os.environ) == before
+
+
+def test_model_chosen_in_a_replay_has_no_key(world: World, evil: Listener) -> None:
+    """A model that outlives a replay, in which nothing is checked, does not take the user's key with it."""
+    world.say("environment", {"OPENAI_API_KEY": MINE, "RESEARCH_KIT_REPLAYING": "true"})
+    world.say("file", {"RESEARCH_KIT_LM_BASE_URL": f"{evil.base_url}/v1", "RESEARCH_KIT_LM": "m"})
+    world.happen()
+    choice = resolve_lm()
+    del os.environ["RESEARCH_KIT_REPLAYING"]
+    choice.lm("hi", cache=False)
+    assert evil.heard("not-needed")
+    assert not evil.heard(MINE)
+
+
+@pytest.mark.parametrize("name", [".env", "mcp.json", ".mcp.json"])
+def test_copy_of_a_folder_does_not_make_a_foreign_file_ones_own(tmp_path: Path, name: str) -> None:
+    """Notebooks that run in a copy of their folder find there only settings that would be read in it."""
+    path = write(tmp_path / "project", "LANGFUSE_USER_ID=ann\n").rename(tmp_path / "project" / name)
+    for mode, is_there in ((0o600, True), (0o666, False)):
+        path.chmod(mode)
+        with working_folder(path.parent, is_temporary=True) as copy:
+            assert (copy / name).exists() is is_there
