@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 from counting_trees import TREES
 from langfuse import get_client
+from page_visits import enter
 
 import research_kit as rk
 from research_kit.chat.spending import spending, start_counting
@@ -21,7 +22,7 @@ from research_kit.counting import Facts
 from research_kit.regression.span_watch import SpanWatch
 from research_kit.regression.trace_facts import Observed, sum_up
 from research_kit.session import kernel_session
-from research_kit.store import StoreAddress, page_url
+from research_kit.store import StoreAddress
 from research_kit.store.page_sums import summarise
 from research_kit.views.nodes import trace_trees
 
@@ -228,9 +229,8 @@ def test_pages_and_reports_word_the_same_sums(store: StoreAddress, watch: SpanWa
     session_id = _make(TREES["an agent that knows less than its calls"].nodes)
     assert rk.flush()
     trace_id = rk.traces_df(session_id)["trace_id"].iloc[0]
-    with httpx.Client(base_url=store.base_url, follow_redirects=True) as browser:
-        browser.get(page_url(store, "/"))
-        project = f"/project/{store.project_id}"
+    with httpx.Client(base_url=store.base_url) as browser:
+        project = f"{enter(browser, store)}/project/{store.project_id}"
         pages = [
             browser.get(f"{project}{path}").text
             for path in ("/sessions", f"/sessions/{session_id}", f"/traces/{trace_id}")

@@ -16,6 +16,7 @@ import pytest
 
 import research_kit
 from research_kit.agent import ToolOutcome, ToolServer, build_kernel_server
+from research_kit.errors import ToolError
 
 TOUCHED: list[str] = []
 
@@ -136,6 +137,14 @@ class DeepFrame(pd.DataFrame):
     def __getattribute__(self, name: str) -> Any:
         TOUCHED.append(f"frame attribute {name}")
         return object.__getattribute__(self, name)
+
+
+def call(kernel: ToolServer, tool: str, arguments: dict[str, Any]) -> ToolOutcome:
+    """Call a tool as an agent does, to which a refusal before the call is an answer as well."""
+    try:
+        return kernel.call_tool(tool, arguments)
+    except ToolError as error:
+        return ToolOutcome(text=str(error), structured=None, is_error=True)
 
 
 @pytest.fixture
@@ -264,7 +273,7 @@ def test_expression_with_code_is_refused(
     effect = tmp_path / "effect"
     before, modules = animals.copy(deep=True), set(sys.modules)
     query = string.Template(code).substitute(path=effect)
-    outcome = kernel.call_tool(tool, {"name": "animals", "query": query} | arguments)
+    outcome = call(kernel, tool, {"name": "animals", "query": query} | arguments)
     assert outcome.is_error, outcome.text
     assert outcome.text.startswith("Cannot ")
     assert not effect.exists()
@@ -338,15 +347,18 @@ def test_hostile_arguments_stay_text(kernel: ToolServer, tmp_path: Path, text: s
         ("plot_dataframe", {"name": "animals", "kind": "bar", "x": text}),
         ("plot_dataframe", {"name": "animals", "kind": "bar", "x": "species", "title": text[:120]}),
     ]
-    outcomes = [kernel.call_tool(tool, arguments) for tool, arguments in calls]
+    outcomes = [call(kernel, tool, arguments) for tool, arguments in calls]
     assert not effect.exists()
     assert all("hunter2" not in outcome.text for outcome in outcomes)
     assert all(len(outcome.text) < 3_000 for outcome in outcomes)
     assert outcomes[0].is_error
+    assert all(outcome.is_error for outcome in outcomes[3:-1])
+    if "\ud800" in text:
+        assert all(outcome.is_error for outcome in outcomes)
+        return
     assert outcomes[1].structured is not None
     assert outcomes[1].structured["value"] == 3
-    assert all(outcome.is_error for outcome in outcomes[3:-1])
-    assert outcomes[-1].images or "\ud800" in text
+    assert outcomes[-1].images
 
 
 def test_many_conditions_are_refused(kernel: ToolServer) -> None:
@@ -453,7 +465,7 @@ def test_a_frame_of_another_class_is_read_as_a_frame(kernel: ToolServer, namespa
         ("query_sql", {"sql": "SELECT y, sum(x) AS total FROM odd GROUP BY y ORDER BY y"}),
         ("plot_dataframe", {"name": "odd", "kind": "bar", "x": "y"}),
     ]
-    outcomes = [kernel.call_tool(tool, arguments) for tool, arguments in calls]
+    outcomes = [call(kernel, tool, arguments) for tool, arguments in calls]
     assert TOUCHED == []
     assert "3 rows x 2 columns" in outcomes[0].text
     assert [outcome.is_error for outcome in outcomes] == [False] * len(calls)
