@@ -26,6 +26,7 @@ __all__ = [
     "LocalServer",
     "ensure_local_server",
     "is_still_running",
+    "life_lock_of",
     "local_lm_directory",
     "lock_of",
     "read_state",
@@ -72,7 +73,7 @@ def ensure_local_server(settings: Settings, *, timeout_s: float = _START_TIMEOUT
     try:
         with lock_of(directory).acquire(timeout=timeout_s):
             running = read_state(directory)
-            if running is not None and _answers(running):
+            if running is not None and _is_serving(directory) and _answers(running):
                 return running
             _state_path(directory).unlink(missing_ok=True)
             return _start(directory, deadline)
@@ -85,8 +86,8 @@ def ensure_local_server(settings: Settings, *, timeout_s: float = _START_TIMEOUT
 
 def is_still_running(server: LocalServer, settings: Settings) -> bool:
     """Return True when ``server`` has not gone away since it was found; costs no network access."""
-    state = read_state(local_lm_directory(settings))
-    return state == server and _is_alive(server.pid)
+    directory = local_lm_directory(settings)
+    return read_state(directory) == server and _is_serving(directory)
 
 
 def stop_local_server(directory: Path) -> bool:
@@ -95,8 +96,8 @@ def stop_local_server(directory: Path) -> bool:
     if running is None:
         return False
     _state_path(directory).unlink(missing_ok=True)
-    # Only a process that has the key of our state file is ours to end.
-    if not _is_alive(running.pid) or not _answers(running):
+    # While the lock of its life is held, the process id is the server's.
+    if not _is_serving(directory) or not _answers(running):
         return False
     os.kill(running.pid, signal.SIGTERM)
     deadline = time.monotonic() + _STOP_TIMEOUT_S
@@ -108,6 +109,22 @@ def stop_local_server(directory: Path) -> bool:
 def lock_of(directory: Path) -> FileLock:
     """Return the lock under which the server of ``directory`` starts and ends."""
     return FileLock(directory / "server.lock", mode=0o600)
+
+
+def life_lock_of(directory: Path) -> FileLock:
+    """Return the lock that the server of ``directory`` holds for as long as it lives."""
+    return FileLock(directory / "server-life.lock", mode=0o600)
+
+
+def _is_serving(directory: Path) -> bool:
+    """Whether the server lives; after a crash, who has its port must get neither its key nor a prompt."""
+    if not (directory / "server-life.lock").exists():
+        return False
+    try:
+        with life_lock_of(directory).acquire(timeout=0):
+            return False
+    except Timeout:
+        return True
 
 
 def read_state(directory: Path) -> LocalServer | None:

@@ -21,7 +21,14 @@ from typing import Any
 import httpx
 
 from research_kit.agent.local_lm_model import assemble_model, installed_parts
-from research_kit.agent.local_lm_process import MODEL_ALIAS, LocalServer, lock_of, read_state, write_state
+from research_kit.agent.local_lm_process import (
+    MODEL_ALIAS,
+    LocalServer,
+    life_lock_of,
+    lock_of,
+    read_state,
+    write_state,
+)
 from research_kit.agent.local_lm_prompts import KeptPrompts, prompt_folder
 from research_kit.agent.small_tasks import ALL_TASKS, fixed_text
 
@@ -53,6 +60,9 @@ def main(argv: list[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, on_signal)
     signal.signal(signal.SIGINT, on_signal)
     os.umask(0o077)
+    # Held until the process ends, however it does: what is still written down then leads to nobody of ours.
+    life = life_lock_of(options.directory)
+    life.acquire()
     model_path = assemble_model(options.directory, installed_parts())
     prompts = prompt_folder(options.directory)
     api_key = secrets.token_urlsafe(24)

@@ -3,22 +3,19 @@
 from typing import TYPE_CHECKING, Any
 
 from research_kit.session.backend import Backend, resolve_backend
+from research_kit.session.binding import bind, new_session, resume, unbind
 from research_kit.session.guard import guarded
 from research_kit.session.identity import Identity
 from research_kit.session.kernel import (
     KernelSession,
     activate,
-    bind,
     current_session_id,
     current_user_id,
     flush,
     get_tracer,
     kernel_session,
     mark_open,
-    new_session,
-    resume,
     status,
-    unbind,
 )
 from research_kit.session.manager import (
     LangfuseManager,

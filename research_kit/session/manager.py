@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from research_kit.session import kernel
+from research_kit.session import binding, kernel
 from research_kit.session.observing import trace_span
 
 __all__ = ["LangfuseManager", "clear_session", "langfuse_manager", "set_session", "set_user"]
@@ -14,7 +14,7 @@ def set_session(session_id: str, user_id: str | None = None) -> None:
     Raises:
         ConfigError: When Langfuse does not accept one of them.
     """
-    kernel.bind(session_id, user_id=user_id)
+    binding.bind(session_id, user_id=user_id)
 
 
 def set_user(user_id: str) -> None:
@@ -23,12 +23,12 @@ def set_user(user_id: str) -> None:
     Raises:
         ConfigError: When Langfuse does not accept the user id.
     """
-    kernel.bind(user_id=user_id)
+    binding.bind(user_id=user_id)
 
 
 def clear_session() -> None:
     """Stop tracing what starts from now on; what has ended is still delivered."""
-    kernel.unbind()
+    binding.unbind()
 
 
 class LangfuseManager:

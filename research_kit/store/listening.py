@@ -20,6 +20,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from research_kit.config import temporary_directory
 from research_kit.errors import ConfigError
+from research_kit.store.reaching import SOCKET_BUFFER_BYTES
 from research_kit.store.state import StorePaths
 
 __all__ = ["Listeners", "PatientProtocol", "open_listeners"]
@@ -129,6 +130,9 @@ class PatientProtocol(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to watch the connection."""
         super().connection_made(transport)
+        opened = transport.get_extra_info("socket")
+        if opened is not None and opened.family != socket.AF_INET:
+            opened.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SOCKET_BUFFER_BYTES)
         self._watch_from(self.cycle)
 
     def _watch_from(self, cycle: object) -> None:

@@ -22,11 +22,22 @@ from urllib.parse import urlsplit
 
 from research_kit.private import owner_id
 
-__all__ = ["PROOF_PATH", "StoreWay", "ask_store", "check_socket", "connect", "is_nonce", "prove"]
+__all__ = [
+    "PROOF_PATH",
+    "SOCKET_BUFFER_BYTES",
+    "StoreWay",
+    "ask_store",
+    "check_socket",
+    "connect",
+    "is_nonce",
+    "prove",
+]
 
 PROOF_PATH = "/internal/proof"
 _NONCE = re.compile(r"[0-9a-f]{64}")
 _MAX_ANSWER_BYTES = 1_000_000
+# A Unix socket holds less at a time than a loopback port, and each side then waits for the other.
+SOCKET_BUFFER_BYTES = 1 << 22
 
 
 class StoreWay(Protocol):

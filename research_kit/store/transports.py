@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import http.client
+import socket
 
 import httpx
 
-from research_kit.store.reaching import StoreWay, check_socket, connect
+from research_kit.store.reaching import SOCKET_BUFFER_BYTES, StoreWay, check_socket, connect
 
 __all__ = ["async_transport_to", "transport_to"]
 
 _DEFAULT_TIMEOUT_S = 30.0
+_OPTIONS = [(socket.SOL_SOCKET, socket.SO_SNDBUF, SOCKET_BUFFER_BYTES)]
 # What belongs to a connection, which the proven one has of its own.
 _HOP_HEADERS = frozenset({"connection", "content-length", "transfer-encoding"})
 
@@ -41,7 +43,7 @@ def _check(way: StoreWay) -> None:
 class _SocketTransport(httpx.HTTPTransport):
     def __init__(self, way: StoreWay) -> None:
         # No certificates are loaded: nothing is encrypted inside one machine.
-        super().__init__(uds=str(way.socket_path), verify=False)
+        super().__init__(uds=str(way.socket_path), verify=False, socket_options=_OPTIONS)
         self._way = way
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:

@@ -55,13 +55,13 @@ def parse_json(content: bytes, *, max_values: int | None = None, keeps_odd_numbe
         raise JsonError("it is no JSON in UTF-8") from error
 
 
-def parse_object(content: bytes, *, max_values: int | None = None) -> dict[str, Any]:
+def parse_object(content: bytes) -> dict[str, Any]:
     """Return the object in ``content``.
 
     Raises:
         JsonError: When it is something else.
     """
-    value = parse_json(content, max_values=max_values)
+    value = parse_json(content)
     if not isinstance(value, dict):
         raise JsonError("it is no JSON object")
     return value

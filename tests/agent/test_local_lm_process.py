@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import signal
+import socket
 import stat
 import subprocess
 import sys
@@ -26,6 +27,7 @@ from research_kit.agent.local_lm_process import (
     is_still_running,
     local_lm_directory,
     read_state,
+    stop_local_server,
     write_state,
 )
 from research_kit.agent.local_lm_prompts import KeptPrompts, prompt_folder
@@ -51,6 +53,25 @@ def test_server_is_private_and_shared(local_choice: LMChoice, local_settings: Se
     assert httpx.get(f"{server.base_url}/v1/models").status_code == 401
     state_path = local_lm_directory(local_settings) / "server.json"
     assert stat.S_IMODE(state_path.stat().st_mode) == 0o600
+
+
+def test_stranger_on_the_port_of_a_dead_server_gets_nothing(tmp_path: Path) -> None:
+    """After a crash the note stays, and whoever has taken the port receives neither key nor prompt."""
+    settings = replace(load_settings(), cache_dir=tmp_path)
+    directory = local_lm_directory(settings)
+    directory.mkdir(parents=True, mode=0o700)
+    with socket.create_server(("127.0.0.1", 0)) as stranger:
+        stranger.settimeout(0.5)
+        address = f"http://127.0.0.1:{stranger.getsockname()[1]}"
+        state = LocalServer(base_url=address, api_key="secret", pid=os.getpid())
+        write_state(directory, state)
+        assert not is_still_running(state, settings)
+        assert not stop_local_server(directory)
+        write_state(directory, state)
+        with pytest.raises(LMNotFoundError):
+            ensure_local_server(settings, timeout_s=0.2)
+        with pytest.raises(TimeoutError):
+            stranger.accept()
 
 
 @pytest.mark.local_lm

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import itertools
 import json
+import re
 import resource
 import struct
 import subprocess
@@ -70,6 +71,12 @@ def dripping_body(path: str, write: Write) -> None:
     drip(write, b" ", 0.1)
 
 
+def dripping_until_close(path: str, write: Write) -> None:
+    """A body without a length: where it is cut, it could be whole."""
+    write(b'HTTP/1.1 200 OK\r\n\r\n{"data": [{"id": "p"}]}')
+    drip(write, b" ", 0.1)
+
+
 def dripping_head(path: str, write: Write) -> None:
     write(b"HTTP/1.1 200 OK\r\nx-header: ")
     drip(write, b"x", 0.1)
@@ -94,6 +101,7 @@ TOO_MUCH = "more than [0-9,]+ (values|bytes)"
 PACKED = "content-encoding: gzip\r\n"
 ANSWERS: dict[str, tuple[Script, str]] = {
     "body byte by byte": (dripping_body, "not complete after 2 s"),
+    "body without a length": (dripping_until_close, "not complete after 2 s"),
     "head byte by byte": (dripping_head, "not complete after 2 s"),
     "endless interim answers": (endless_interim, "not complete after 2 s"),
     "endless body": (endless_body, "more than [0-9,]+ bytes"),
@@ -150,7 +158,7 @@ def test_memory_of_a_read_is_bounded() -> None:
         "resource.setrlimit(resource.RLIMIT_AS, (2_500_000_000, 2_500_000_000))\n"
         "try:\n    list(TraceReader(sys.argv[1], 'pk', 'sk', timeout_s=30).list_observations())\n"
         "except Exception as error:\n    print(type(error).__name__)\n"
-        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)\n"
+        "print(int(open('/proc/self/status').read().partition('VmHWM:')[2].split()[0]) // 1024)\n"
     )
     for script in (
         answer_with(whole(bomb(3_000_000_000), headers="content-encoding: gzip\r\n")),
@@ -349,7 +357,9 @@ def test_cookies_of_a_server_are_not_kept() -> None:
         assert len(reader._transport._client.cookies.jar) == 0
 
 
-@pytest.mark.parametrize("name", ["deep", "bomb", "body byte by byte", "unknown encoding", "a list"])
+@pytest.mark.parametrize(
+    "name", ["deep", "bomb", "body byte by byte", "body without a length", "unknown encoding", "a list"]
+)
 def test_delivery_says_what_is_wrong_and_keeps_everything(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -367,7 +377,7 @@ def test_delivery_says_what_is_wrong_and_keeps_everything(
         assert state.delivered_count == 1
         return
     assert (state.outcome, state.pending_count, state.delivered_count) == ("buffering", 1, 0)
-    assert pd.Series([state.reason]).str.contains(words).all(), state.reason
+    assert re.search(words, state.reason), state.reason
 
 
 def test_foreign_records_hold_up_nothing(tmp_path: Path) -> None:

@@ -236,6 +236,10 @@ CODE = [
     "-n.to_csv('$path') > 1",
     "n + n.to_csv('$path') > 1",
     "`species` == `",
+    "n %(" * 45 + "n" + ")" * 45 + " > 1",
+    "n > (n <" * 30 + "n" + "< n)" * 30,
+    "1 < (" * 30 + "n" + " < 2) < 3" * 30,
+    "(" * 20 + "n" + " in [1, 2, 3])" * 20,
     "\0n > 1",
     "n > 1 \ud800",
 ]  # fmt: skip
@@ -246,7 +250,7 @@ ARGUMENTS = [
 
 
 @pytest.mark.parametrize(("tool", "arguments"), ARGUMENTS)
-@pytest.mark.parametrize("code", CODE)
+@pytest.mark.parametrize("code", CODE, ids=lambda code: ascii(code[:60]))
 def test_expression_with_code_is_refused(
     kernel: ToolServer,
     animals: pd.DataFrame,

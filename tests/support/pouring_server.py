@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 import threading
 import time
@@ -29,10 +30,19 @@ def pouring(script: Script) -> Iterator[str]:
                 head = b""
                 while b"\r\n\r\n" not in head:
                     head += connection.recv(65536) or _raise(OSError())
+                # What is not read would reset the connection when it is closed, and take the answer along.
+                rest = _content_length(head) - len(head.partition(b"\r\n\r\n")[2])
+                while rest > 0:
+                    rest -= len(connection.recv(min(rest, 65536)) or _raise(OSError()))
                 script(head.split(b" ")[1].decode(), connection.sendall)
 
         threading.Thread(target=accept, daemon=True).start()
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+
+def _content_length(head: bytes) -> int:
+    found = re.search(rb"content-length: (\d+)", head, re.IGNORECASE)
+    return int(found[1]) if found else 0
 
 
 def _raise(error: Exception) -> bytes:

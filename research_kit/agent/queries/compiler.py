@@ -11,6 +11,7 @@ import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import singledispatchmethod
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal
 
 from research_kit.agent.queries.answers import QueryError, listed, near_names, show
@@ -25,8 +26,9 @@ if TYPE_CHECKING:
 
 __all__ = ["compile_expression"]
 
-# A chained comparison and a remainder repeat what they are made of.
+# A chained comparison and a remainder repeat what they are made of, and these what they are made of.
 _MAX_SQL = 50_000
+_LIST_ADVICE = "'in' needs a list of values on its right: column in ['a', 'b']."
 _OPERATORS = {
     ast.Eq: "=",
     ast.NotEq: "<>",
@@ -81,8 +83,6 @@ def compile_expression(expression: Expression, selection: Selection) -> str:
         raise QueryError(
             f"{show(expression.text)!r} is not true or false for each row; compare a column with a value."
         )
-    if len(part.sql) > _MAX_SQL:
-        raise QueryError(f"the expression {show(expression.text)!r} is more than fits. Write it shorter.")
     return part.sql
 
 
@@ -92,11 +92,24 @@ class _Compiler:
         self._selection = selection
         self._names = column_names(selection.frame)
 
+    def part(self, node: ast.expr) -> _Part:
+        """Return a part in SQL.
+
+        Raises:
+            QueryError: When it cannot be there, or grows too long.
+        """
+        part = self._made(node)
+        if len(part.sql) > _MAX_SQL:
+            raise QueryError(
+                f"the expression {show(self._expression.text)!r} is more than fits. Write it shorter."
+            )
+        return part
+
     @singledispatchmethod
-    def part(self, node: ast.AST) -> _Part:
+    def _made(self, node: ast.AST) -> _Part:
         raise QueryError(f"the expression contains {type(node).__name__} where it cannot be.")
 
-    @part.register
+    @_made.register
     def _(self, node: ast.Constant) -> _Part:
         value: Any = node.value
         if not isinstance(value, bool | int | float):
@@ -106,7 +119,7 @@ class _Compiler:
         kind: Literal["boolean", "number"] = "boolean" if isinstance(value, bool) else "number"
         return _Part(sql=self._selection.parameter(value), kind=kind, constant=value, has_columns=False)
 
-    @part.register
+    @_made.register
     def _(self, node: ast.Name) -> _Part:
         text = self._expression.strings.get(node.id)
         if text is not None:
@@ -134,7 +147,7 @@ class _Compiler:
             return replace(part, sql=self._selection.texts(column))
         return replace(part, sql=self._selection.comparable(column), kind=kind)
 
-    @part.register
+    @_made.register
     def _(self, node: ast.BoolOp) -> _Part:
         parts = [self._condition(value) for value in node.values]
         word = " AND " if isinstance(node.op, ast.And) else " OR "
@@ -144,7 +157,7 @@ class _Compiler:
             has_columns=any(part.has_columns for part in parts),
         )
 
-    @part.register
+    @_made.register
     def _(self, node: ast.UnaryOp) -> _Part:
         if isinstance(node.op, ast.Not | ast.Invert):
             part = self._condition(node.operand)
@@ -154,7 +167,7 @@ class _Compiler:
             return part
         return replace(part, sql=f"(- {_wide(part)})", column=None, constant=None, is_calculated=True)
 
-    @part.register
+    @_made.register
     def _(self, node: ast.BinOp) -> _Part:
         left, right = self._number(node.left), self._number(node.right)
         return _Part(
@@ -165,10 +178,14 @@ class _Compiler:
             is_calculated=True,
         )
 
-    @part.register
+    @_made.register
     def _(self, node: ast.Compare) -> _Part:
-        pairs = zip([node.left, *node.comparators[:-1]], node.ops, node.comparators, strict=True)
-        parts = [self._comparison(left, operator, right) for left, operator, right in pairs]
+        # Each side once, though the middle ones are compared twice.
+        sides = [self._side(side) for side in (node.left, *node.comparators)]
+        parts = [
+            self._comparison(left, operator, right)
+            for (left, right), operator in zip(pairwise(sides), node.ops, strict=True)
+        ]
         return _Part(
             sql=f"({' AND '.join(part.sql for part in parts)})",
             kind="boolean",
@@ -192,19 +209,26 @@ class _Compiler:
             )
         return part
 
-    def _comparison(self, left: ast.expr, operator: ast.cmpop, right: ast.expr) -> _Part:
-        is_list = isinstance(right, ast.List | ast.Tuple)
-        if isinstance(operator, ast.In | ast.NotIn) or is_list:
-            if not isinstance(right, ast.List | ast.Tuple) or not isinstance(
-                operator, ast.In | ast.NotIn | ast.Eq | ast.NotEq
-            ):
-                raise QueryError("'in' needs a list of values on its right: column in ['a', 'b'].")
-            return self._membership(left, right.elts, is_in=isinstance(operator, ast.In | ast.Eq))
-        return self._compared(self.part(left), _OPERATORS[type(operator)], self.part(right))
+    def _side(self, node: ast.expr) -> _Part | list[_Part]:
+        if isinstance(node, ast.List | ast.Tuple):
+            return [self.part(value) for value in node.elts]
+        return self.part(node)
 
-    def _membership(self, left: ast.expr, values: list[ast.expr], *, is_in: bool) -> _Part:
-        part = self.part(left)
-        found = [self._compared(part, "=", self.part(value)).sql for value in values]
+    def _comparison(
+        self, left: _Part | list[_Part], operator: ast.cmpop, right: _Part | list[_Part]
+    ) -> _Part:
+        is_list = isinstance(right, list)
+        may_be_list = isinstance(operator, ast.In | ast.NotIn | ast.Eq | ast.NotEq)
+        if isinstance(left, list) or (is_list and not may_be_list):
+            raise QueryError(_LIST_ADVICE)
+        if isinstance(right, list):
+            return self._membership(left, right, is_in=isinstance(operator, ast.In | ast.Eq))
+        if isinstance(operator, ast.In | ast.NotIn):
+            raise QueryError(_LIST_ADVICE)
+        return self._compared(left, _OPERATORS[type(operator)], right)
+
+    def _membership(self, part: _Part, values: list[_Part], *, is_in: bool) -> _Part:
+        found = [self._compared(part, "=", value).sql for value in values]
         sql = f"coalesce({' OR '.join(found) or 'FALSE'}, FALSE)"
         return _Part(sql=sql if is_in else f"(NOT {sql})", kind="boolean", has_columns=part.has_columns)
 

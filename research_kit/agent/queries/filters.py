@@ -22,6 +22,15 @@ if TYPE_CHECKING:
 __all__ = ["Selected", "explained", "select_rows"]
 
 _MAX_CONDITIONS = 20
+_ODD_VALUES = (
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    NotImplementedError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,14 +81,7 @@ def explained() -> Iterator[None]:
         yield
     except QueryError:
         raise
-    except (
-        TypeError,
-        ValueError,
-        ArithmeticError,
-        LookupError,
-        NotImplementedError,
-        AttributeError,
-    ) as error:
+    except _ODD_VALUES as error:
         raise QueryError(
             f"the values do not allow it ({type(error).__name__}: {show(str(error))})."
         ) from error

@@ -13,6 +13,7 @@ import struct
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -55,16 +56,13 @@ class QueryProcess:
         self.memory_limit_bytes = memory_bytes
 
     def answers(self) -> bool:
-        """Return True when it is still there: anybody may have killed it meanwhile."""
+        """Let it forget the tables of a call; return False when it has gone, or should not be used again."""
         try:
-            return not self.forget()
+            with self._ended_when_late():
+                self.send({"do": "forget"})
+                return not self.receive()["is_worn"]
         except (OSError, EOFError, ValueError):
             return False
-
-    def forget(self) -> bool:
-        """Let it forget the tables of a call; return True when it should not be used again."""
-        self.send({"do": "forget"})
-        return bool(self.receive()["is_worn"])
 
     def await_ready(self) -> None:
         """Wait until it answers.
@@ -72,16 +70,22 @@ class QueryProcess:
         Raises:
             QueryError: When it does not.
         """
-        late = threading.Timer(_START_TIMEOUT_S, self.end)
-        late.daemon = True
-        late.start()
         try:
-            self.receive()
+            with self._ended_when_late():
+                self.receive()
         except EOFError as error:
             raise QueryError(
                 f"the program that runs queries, {_PROGRAM}, did not start: it ended with code "
                 f"{self._process.wait()}. Is DuckDB installed for {sys.executable}?"
             ) from error
+
+    @contextlib.contextmanager
+    def _ended_when_late(self) -> Iterator[None]:
+        late = threading.Timer(_START_TIMEOUT_S, self.end)
+        late.daemon = True
+        late.start()
+        try:
+            yield
         finally:
             late.cancel()
 

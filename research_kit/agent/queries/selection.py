@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from research_kit.agent.queries.calls import QueryCall
 
-__all__ = ["TABLE", "Run", "Selection", "find_column"]
+__all__ = ["TABLE", "Run", "Selection"]
 
 Run = Callable[[str], list[list[Any]]]
 
@@ -30,7 +30,7 @@ TABLE = "frame"
 _LARGEST_INTEGER = 2**127 - 1
 
 
-def find_column(frame: pd.DataFrame, name: str | None) -> Column:
+def _find_column(frame: pd.DataFrame, name: str | None) -> Column:
     """Return a column by its name as text.
 
     Raises:
@@ -62,7 +62,7 @@ class Selection:
     def column(self, name: str | None) -> Column:
         """Return a column by its name; the same object each time."""
         if name not in self._columns:
-            self._columns[name or ""] = find_column(self.frame, name)
+            self._columns[name or ""] = _find_column(self.frame, name)
         return self._columns[name or ""]
 
     def values(self, column: Column) -> str:
