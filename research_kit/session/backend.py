@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from research_kit.config import Settings, keep_loopback_direct, load_settings
 from research_kit.errors import BackendError, ConfigError
-from research_kit.sources import LANGFUSE, withdraw_mixed
+from research_kit.sources import LANGFUSE, Part, find_mixture, withdraw_mixed
 from research_kit.store import ensure_running, opening_link, page_address
 from research_kit.store.links import session_page_path, trace_page_path
 from research_kit.trust import check_transport
@@ -26,6 +27,7 @@ __all__ = [
     "Backend",
     "fetch_project_id",
     "key_refusal",
+    "mixture_with",
     "plan_backend",
     "refusal",
     "resolve_backend",
@@ -145,6 +147,20 @@ def key_refusal(settings: Settings) -> str:
     except ConfigError as error:
         return str(error)
     return ""
+
+
+def mixture_with(settings: Settings, arguments: Mapping[str, str | None]) -> str:
+    """Say why arguments must not be used with what is configured; empty when they may.
+
+    Args:
+        settings: What completes the arguments.
+        arguments: Address, public key and secret key, in this order, by their names; the user's own word.
+    """
+    known = (settings.base_url, settings.public_key, settings.secret_key)
+    return find_mixture(
+        settings.sources.part(role) if argument in (None, value) else Part(name)
+        for (name, argument), value, role in zip(arguments.items(), known, LANGFUSE.roles, strict=True)
+    )
 
 
 def plan_backend(settings: Settings | None = None) -> Backend:

@@ -137,7 +137,8 @@ class KernelSession:
         if is_enabled is not self._is_enabled:
             self._is_enabled, self._since = is_enabled, datetime.now(UTC)
         self.is_active = is_enabled and self._identity is not None
-        if self.is_active:
+        # Also without tracing: a client must not complete its keys with a file's address.
+        if self._identity is not None:
             self._clients.watch()
 
     def set_identity(self, identity: Identity | None) -> None:

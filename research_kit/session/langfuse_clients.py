@@ -19,9 +19,12 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from research_kit._notices import warn_user
 from research_kit.config import Settings, is_tracing_enabled, load_settings
-from research_kit.session.backend import key_refusal
+from research_kit.errors import ConfigError
+from research_kit.session.backend import key_refusal, mixture_with
 from research_kit.session.guard import guarded
+from research_kit.sources import withdraw_mixed
 from research_kit.store import get_store_status
+from research_kit.trust import check_transport
 
 if TYPE_CHECKING:
     from research_kit.session.telemetry import ClientPlan
@@ -35,6 +38,8 @@ _MODULE = "langfuse"
 _OWN_EXPORT = frozenset({"span_exporter", "mask_otel_spans", "additional_headers"})
 # What decides about what leaves, and is lost when the client is not the first of its keys.
 _DECIDING = frozenset({"mask", "should_export_span", *_OWN_EXPORT})
+# With no key the client would take the one of the environment.
+_SENDING_NOTHING = {"secret_key": "not-sent", "tracing_enabled": False}
 # What the one client of the process takes over from the client that user code makes first.
 _TAKEN_OVER = frozenset(
     {
@@ -126,14 +131,16 @@ class LangfuseClients:
         plan = self._session.plan
         # Also what get_client() makes of the client that there is.
         is_planned = plan is not None and given.get("span_exporter") is plan.arguments["span_exporter"]
-        if is_planned or not is_tracing_enabled():
+        if is_planned:
             make(*args, **given)
             return
-        arguments: Arguments = {**given, "tracing_enabled": False}  # nothing leaves when the next line fails
+        withdraw_mixed(os.environ)
+        is_enabled = is_tracing_enabled()
+        arguments: Arguments = {**given, **_SENDING_NOTHING}  # when the next line fails
         with guarded("Langfuse client"):
-            arguments = self._arguments(given)
+            arguments = self._arguments(given) if is_enabled else _allowed(given, load_settings())
         make(*args, **arguments)
-        if self.exports_itself and plan is None:
+        if is_enabled and self.exports_itself and plan is None:
             self._session.prepare_client({})
 
     def _arguments(self, given: Arguments) -> Arguments:
@@ -143,8 +150,10 @@ class LangfuseClients:
         if public_key and public_key != self._own_key(settings):
             if given.get("tracing_enabled", True):
                 self._foreign_keys.add(public_key)
-            return given
-        if earlier is None and settings.public_key and _exports_itself(given, settings):
+            return _allowed(given, settings)
+        is_apart = earlier is None and settings.public_key and _exports_itself(given, settings)
+        # One that may not send what it was given is the session's own client instead.
+        if is_apart and _allowed(given, settings) is given:
             self.exports_itself = True
             return given
         plan = self._session.prepare_client({name: given[name] for name in _TAKEN_OVER & given.keys()})
@@ -183,6 +192,26 @@ def _on_import(wrap: Callable[[ModuleType], None]) -> None:
     from wrapt import register_post_import_hook
 
     register_post_import_hook(wrap, _MODULE)
+
+
+def _allowed(given: Arguments, settings: Settings) -> Arguments:
+    """Return what such a client is made with: without the key, and with a warning, when that must not go."""
+    # In the order of Langfuse's SDK, for which the environment's new name wins over the old argument.
+    address = given.get("base_url") or (not os.environ.get("LANGFUSE_BASE_URL") and given.get("host")) or None
+    arguments = {
+        "base_url": address.rstrip("/") if address else None,
+        "public_key": given.get("public_key"),
+        "secret_key": given.get("secret_key"),
+    }
+    refusal = mixture_with(settings, arguments)
+    if not refusal:
+        try:
+            check_transport(address or settings.base_url, secret="The secret key of this Langfuse client")
+            return given
+        except ConfigError as error:
+            refusal = str(error)
+    warn_user(refusal)
+    return {**given, **_SENDING_NOTHING}
 
 
 def _exports_itself(given: Arguments, settings: Settings) -> bool:

@@ -18,7 +18,7 @@ from typing import Any, Self, TypeVar
 
 from research_kit.config import load_settings, private_directory
 from research_kit.errors import BackendError, ConfigError, ResearchKitError
-from research_kit.sources import LANGFUSE, Part, find_mixture
+from research_kit.session.backend import mixture_with
 from research_kit.store import StoreAddress, ensure_running
 from research_kit.store.transports import transport_to
 from research_kit.traces.query import ObservationQuery, to_utc
@@ -276,11 +276,7 @@ def _account(
     known = (settings.base_url, settings.public_key, settings.secret_key)
     given = (url.rstrip("/") if url else None, public_key or None, secret_key or None)
     names = (address_name, "public_key", "secret_key")
-    mixture = find_mixture(
-        settings.sources.part(role) if argument in (None, value) else Part(name)
-        for argument, value, name, role in zip(given, known, names, LANGFUSE.roles, strict=True)
-    )
-    if mixture:
+    if mixture := mixture_with(settings, dict(zip(names, given, strict=True))):
         raise ConfigError(mixture)
     base_url, public, secret = (argument or value for argument, value in zip(given, known, strict=True))
     if not base_url or not public or not secret:

@@ -9,12 +9,11 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import httpx
 import pandas as pd
 import pytest
 from counting_trees import TREES
 from langfuse import get_client
-from page_visits import enter
+from page_visits import enter, opened_browser
 
 import research_kit as rk
 from research_kit.chat.spending import spending, start_counting
@@ -229,7 +228,7 @@ def test_pages_and_reports_word_the_same_sums(store: StoreAddress, watch: SpanWa
     session_id = _make(TREES["an agent that knows less than its calls"].nodes)
     assert rk.flush()
     trace_id = rk.traces_df(session_id)["trace_id"].iloc[0]
-    with httpx.Client(base_url=store.base_url) as browser:
+    with opened_browser(store) as browser:
         project = f"{enter(browser, store)}/project/{store.project_id}"
         pages = [
             browser.get(f"{project}{path}").text

@@ -19,7 +19,7 @@ from research_kit.session.environment_file import read_environment_file
 from research_kit.sources import NOTE_VARIABLE
 from research_kit.store import stop_store
 from research_kit.transfer import pull, push
-from research_kit.trust import TRUST_VARIABLE, trust_file
+from research_kit.trust import trust_file
 
 MINE = "sk-lf-my-own-secret"
 THEIRS = "sk-lf-known-to-the-file"
@@ -240,8 +240,9 @@ def test_what_only_the_user_may_set(
     problems = read_environment_file().problems
     if is_trusted:
         assert problems == ()
-        is_never = name in (NOTE_VARIABLE, TRUST_VARIABLE)
-        assert os.environ.get(name) == (None if is_never else ONLY_THE_USER[name])
+        # To trust a file is not to trust what it would trust.
+        is_never_set = name in (NOTE_VARIABLE, "RESEARCH_KIT_TRUST")
+        assert os.environ.get(name) == (None if is_never_set else ONLY_THE_USER[name])
     else:
         assert name not in os.environ
         [problem] = problems

@@ -331,3 +331,50 @@ def test_binding_lets_dspy_fetch_no_price_list(project: Callable[..., Path]) -> 
         [sys.executable, "-c", code], cwd=project(), env=environ, capture_output=True, text=True
     )
     assert run.stdout == "True\n", run.stderr
+
+
+_OWN_CLIENT = """
+import os, sys
+import research_kit as rk
+rk.bind()
+if sys.argv[1] == "while tracing":
+    with rk.trace_span("before"):
+        pass
+from langfuse import Langfuse
+{make}
+for use in (client.auth_check, lambda: client.get_prompt("p"), client.flush):
+    try:
+        use()
+    except Exception as error:
+        print(type(error).__name__)
+"""
+OWN_CLIENTS = {
+    "keys in the environment": f"os.environ.update({MY_KEYS!r})\nclient = Langfuse()",
+    "keys as arguments": f"client = Langfuse(public_key='pk-lf-mine', secret_key={MINE!r})",
+    "all as arguments, the address by its old name": (
+        f"client = Langfuse(public_key='pk-lf-mine', secret_key={MINE!r}, host='https://mine.invalid')"
+    ),
+    "secret as an argument": f"client = Langfuse(secret_key={MINE!r})",
+    "the file's public key, own secret": f"client = Langfuse(public_key='pk-theirs', secret_key={MINE!r})",
+}
+
+
+@pytest.mark.parametrize("case", OWN_CLIENTS)
+@pytest.mark.parametrize("when", ["while tracing", "at once", "without tracing"])
+def test_own_langfuse_client_does_not_complete_itself_from_a_file(
+    project: Callable[..., Path], evil: Listener, when: str, case: str
+) -> None:
+    """A client that user code makes with keys of its own does not take the address from a folder's file."""
+    values = {"LANGFUSE_PUBLIC_KEY": "pk-theirs", "LANGFUSE_SECRET_KEY": THEIRS}
+    folder = project(**values, LANGFUSE_BASE_URL=evil.base_url)
+    is_enabled = {"LANGFUSE_TRACING_ENABLED": "false" if when == "without tracing" else "true"}
+    run = subprocess.run(
+        [sys.executable, "-c", _OWN_CLIENT.replace("{make}", OWN_CLIENTS[case]), when],
+        cwd=folder,
+        env={**os.environ, **is_enabled},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert run.returncode == 0, run.stderr
+    assert not evil.heard(MINE)
