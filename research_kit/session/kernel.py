@@ -343,6 +343,8 @@ class KernelSession:
         state: SessionState = backend.state
         if delivery.outcome in ("buffering", "rejected"):
             state = delivery.outcome
+        elif not backend.secret_key:
+            state = "buffering"  # keys that must not be sent: traces wait until they belong together
         return replace(
             known,
             state=state,

@@ -114,6 +114,7 @@ def test_keys_given_in_a_cell_do_not_go_to_the_files_address(
         == "False\n"
     )
     kernel.run("try:\n    get_client().auth_check()\nexcept Exception:\n    pass")
+    assert kernel.run("print(rk.status().state)").strip() == "buffering"
     assert "not used together" in kernel.run("print(rk.status().reason)")
     assert "cloud.langfuse.com" not in kernel.run("print(os.environ)")
     assert evil.requests == []
